@@ -1,0 +1,16 @@
+/**
+ * The experiments of the kit: one line here makes one known to the command line, the report and the tests.
+ *
+ * @module
+ */
+import type { Experiment } from "../lib/experiment/mod.ts";
+import { fileURLToPath } from "node:url";
+import { layers } from "./evonorm/layers.ts";
+
+/** Every experiment, in the order in which they are listed. */
+export const experiments: readonly Experiment[] = [layers];
+
+/** Where results are kept: `results/` beside `deno.json`, whatever folder a notebook or a command is started from. */
+export const resultsFolder: string = fileURLToPath(new URL("../results", import.meta.url));
+
+export { layers };

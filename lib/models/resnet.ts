@@ -1,0 +1,147 @@
+/** The CIFAR form of the pre-activation ResNet, with any layer graph as its normalization-activation. */
+import * as tf from "@tensorflow/tfjs";
+import { type LayerSource, NormActivation, type NormActivationOptions, Parameters } from "../layers/mod.ts";
+import { globalAveragePool, type Stream } from "../tensor/mod.ts";
+import { Convolution, Dense } from "./_modules.ts";
+import type { ImageModel } from "./model.ts";
+
+/** The shape of a CIFAR ResNet. */
+export interface ResNetConfig {
+  /** `basic`: two 3x3 convolutions; `bottleneck`: 1x1, 3x3, 1x1 with an expansion of 4 (ResNet-v2). */
+  block: "basic" | "bottleneck";
+  /** Blocks in each of the three stages (strides 1, 2, 2). */
+  blocks: readonly [number, number, number];
+  /** Channels of the stem and of the first stage before expansion; doubles at each stage. */
+  width: number;
+  classes: number;
+  /** Channels of the input images; 3 by default. */
+  inputChannels?: number;
+  layer: LayerSource;
+  norm?: NormActivationOptions;
+}
+
+/** What the expansion of a block multiplies its channels by. */
+const EXPANSION = { basic: 1, bottleneck: 4 } as const;
+
+/**
+ * A pre-activation block (He et al. 2016): norm-activation before each convolution; where the shape changes, the shortcut is a 1x1
+ * convolution of the normalised input.
+ */
+class Block {
+  readonly #norms: NormActivation[] = [];
+  readonly #convolutions: Convolution[] = [];
+  readonly #projection: Convolution | undefined;
+
+  constructor(
+    input: number,
+    channels: number,
+    stride: number,
+    config: ResNetConfig,
+    parameters: Parameters,
+    stream: Stream,
+  ) {
+    const output = channels * EXPANSION[config.block];
+    const plan = config.block === "basic"
+      ? [[3, input, channels, stride], [3, channels, channels, 1]] as const
+      : [[1, input, channels, 1], [3, channels, channels, stride], [1, channels, output, 1]] as const;
+    plan.forEach(([kernel, from, to, step], index) => {
+      this.#norms.push(
+        new NormActivation(config.layer, from, parameters.scope(`norm${index + 1}`), config.norm),
+      );
+      const name = `conv${index + 1}`;
+      this.#convolutions.push(
+        new Convolution(
+          { kernel, input: from, output: to, stride: step },
+          parameters.scope(name),
+          stream.child(name),
+        ),
+      );
+    });
+    if (stride !== 1 || input !== output) {
+      const name = "projection";
+      this.#projection = new Convolution(
+        { kernel: 1, input, output, stride },
+        parameters.scope(name),
+        stream.child(name),
+      );
+    }
+  }
+
+  forward(x: tf.Tensor4D, training: boolean): tf.Tensor4D {
+    let h = x;
+    let shortcut = x;
+    this.#norms.forEach((norm, index) => {
+      h = norm.apply(h, training);
+      if (index === 0 && this.#projection) shortcut = this.#projection.forward(h);
+      h = this.#convolutions[index]!.forward(h);
+    });
+    return tf.add(h, shortcut);
+  }
+}
+
+/**
+ * Builds a ResNet for small images: 3x3 stem, three stages, a last norm-activation, global average pooling, a classifier.
+ * Depth counts layers as He et al. do: basic 6n + 2, bottleneck 9n + 2. Stride-2 convolutions pad as TensorFlow's "same".
+ *
+ * @example
+ * ```ts
+ * import * as tf from "@tensorflow/tfjs";
+ * import { resnet } from "@normlab/normlab/models";
+ * import { stream, useBackend } from "@normlab/normlab/tensor";
+ * await useBackend("wasm");
+ * const model = resnet(
+ *   { block: "basic", blocks: [1, 1, 1], width: 8, classes: 10, layer: "EvoNorm-S0", norm: { groups: 4 } },
+ *   stream(0).child("init"),
+ * );
+ * const logits = tf.tidy(() => model.forward(tf.zeros([2, 32, 32, 3]), false));
+ * console.log(logits.shape); // [2, 10]
+ * ```
+ * @throws {RangeError} if a size is not a positive integer
+ */
+export function resnet(config: ResNetConfig, stream: Stream): ImageModel {
+  const { blocks, width, classes, inputChannels = 3 } = config;
+  const sizes = {
+    width,
+    classes,
+    inputChannels,
+    "blocks[0]": blocks[0],
+    "blocks[1]": blocks[1],
+    "blocks[2]": blocks[2],
+  };
+  for (const [name, value] of Object.entries(sizes)) {
+    if (!Number.isInteger(value) || value < 1) {
+      throw new RangeError(
+        `Cannot build a ResNet as '${name}' must be a positive integer: current value is ${value}`,
+      );
+    }
+  }
+  const parameters = new Parameters();
+  const stem = new Convolution(
+    { kernel: 3, input: inputChannels, output: width, stride: 1 },
+    parameters.scope("stem"),
+    stream.child("stem"),
+  );
+  const stages: Block[] = [];
+  let channels = width;
+  blocks.forEach((count, stage) => {
+    for (let block = 0; block < count; block++) {
+      const name = `stage${stage + 1}.block${block + 1}`;
+      const stride = stage > 0 && block === 0 ? 2 : 1;
+      const inner = width * 2 ** stage;
+      stages.push(new Block(channels, inner, stride, config, parameters.scope(name), stream.child(name)));
+      channels = inner * EXPANSION[config.block];
+    }
+  });
+  const norm = new NormActivation(config.layer, channels, parameters.scope("norm"), config.norm);
+  const classifier = new Dense(channels, classes, parameters.scope("classifier"), stream.child("classifier"));
+
+  return {
+    parameters: parameters.all,
+    forward(x, training) {
+      let h = stem.forward(x);
+      for (const block of stages) h = block.forward(h, training);
+      return classifier.forward(globalAveragePool(norm.apply(h, training)));
+    },
+    dispose: () => parameters.dispose(),
+  };
+}

@@ -1,0 +1,27 @@
+/**
+ * # tensor: TensorFlow.js made ready
+ *
+ * The kit computes with TensorFlow.js (`import * as tf from "@tensorflow/tfjs"`), and this room makes that
+ * trustworthy. {@linkcode useBackend} picks what computes and says what it picked: `wasm` (nothing to
+ * install), `tensorflow` (the native library, after `deno task setup:tensorflow`) or `webgpu`. A missing
+ * backend, a lost device or a broken shader is an error, never a quiet change to something slower or wrong.
+ * It also mends what TensorFlow.js gets wrong: {@linkcode registerConvolutionGradients} gives the wasm backend the
+ * gradients it lacks, and `tf.maximum` and `tf.minimum` can be differentiated when one side is broadcast.
+ *
+ * {@linkcode stream} is the kit's only source of randomness: counter-based, split by name, the same on every
+ * device. {@linkcode readSafetensors} and {@linkcode writeSafetensors} exchange tensors with other libraries.
+ *
+ * This room imports no other.
+ *
+ * @module
+ */
+export { availableBackends, useBackend } from "./backend.ts";
+export type { BackendName, BackendOptions, BackendRecord } from "./backend.ts";
+export * from "./conv_gradients.ts";
+export { differentiable } from "./differentiable.ts";
+export { executeNative, type NativeAttribute } from "./native.ts";
+export { globalAveragePool, meanTo, repeatTo, type Shape4, sumTo } from "./reductions.ts";
+export * from "./safetensors.ts";
+export * from "./streams.ts";
+export { cacheFolder, tensorflowFiles, tensorflowVersion } from "./tensorflow_files.ts";
+export type { TensorflowBuild, TensorflowFiles } from "./tensorflow_files.ts";

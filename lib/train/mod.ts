@@ -1,0 +1,21 @@
+/**
+ * Training image classifiers: losses, SGD with momentum, learning-rate schedules, the loop, top-1 accuracy.
+ *
+ * A model is anything with parameters and logits ({@linkcode Classifier}); batches are anything iterable, so data sets and models
+ * are given, not imported. A loss that is not finite ends a training with a result that says so.
+ *
+ * @module
+ */
+export {
+  type Classifier,
+  crossEntropy,
+  evaluateClassifier,
+  type Evaluation,
+  type LabelledBatch,
+  trainClassifier,
+  type TrainOptions,
+  type TrainResult,
+  trainStep,
+} from "./classifier.ts";
+export { constant, cosine, type Schedule } from "./schedule.ts";
+export { Sgd, type SgdOptions, type Trainable } from "./sgd.ts";

@@ -1,0 +1,140 @@
+/**
+ * `deno task golden [DIR...] [--backend B] [--only GROUP,...]`: does this machine compute right? Compares the kit's layers on each
+ * backend with reference values made in float64, and ends with a non-zero exit status on any miss.
+ */
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { availableBackends, type BackendName, useBackend } from "../../lib/tensor/mod.ts";
+import { checkGraphs } from "./graphs.ts";
+import { checkLayers } from "./layers.ts";
+import { type GroupReport, render } from "./report.ts";
+
+/** The checks of a group of reference values: a folder in, comparisons out. */
+const groups: Record<string, (folder: string) => Promise<Pick<GroupReport, "comparisons" | "skipped">>> = {
+  layers: async (folder) => ({ comparisons: await checkLayers(folder), skipped: [] }),
+  graphs: checkGraphs,
+};
+
+/** The reference values that the repository carries. */
+export const defaultFolder = fileURLToPath(new URL("../../tests/golden/evonorm", import.meta.url));
+
+/** What to check. */
+export interface GoldenOptions {
+  folders?: string[];
+  /** Default: every backend that can be used here, software GPU included. */
+  backends?: BackendName[];
+  only?: string[];
+  print?: (text: string) => void;
+}
+
+/**
+ * Checks each group of each folder on each backend.
+ * @throws {RangeError} on an unknown group, or a folder that has none of the groups asked for
+ */
+export async function checkGolden(options: GoldenOptions = {}): Promise<GroupReport[]> {
+  const print = options.print ?? (() => {});
+  const plan: { folder: string; group: string }[] = [];
+  for (const group of options.only ?? []) {
+    if (!(group in groups)) {
+      throw new RangeError(
+        `Cannot check reference values as the group must be one of ${
+          Object.keys(groups).join(", ")
+        }: current group is "${group}"`,
+      );
+    }
+  }
+  for (const folder of options.folders?.length ? options.folders : [defaultFolder]) {
+    const present = await subfolders(folder);
+    const wanted = Object.keys(groups).filter((group) =>
+      options.only?.includes(group) ?? present.includes(group)
+    );
+    const missing = wanted.filter((group) => !present.includes(group));
+    if (wanted.length === 0 || missing.length > 0) {
+      throw new RangeError(
+        `Cannot check reference values as the folder must hold ${
+          (missing.length ? missing : Object.keys(groups)).join(" or ")
+        }: ` +
+          `current folder is "${folder}" with ${present.join(", ") || "no folders"}`,
+      );
+    }
+    plan.push(...wanted.map((group) => ({ folder: join(folder, group), group })));
+  }
+
+  const reports: GroupReport[] = [];
+  for (const name of options.backends ?? await usableBackends(print)) {
+    const { device } = await useBackend(name, { allowSoftware: true });
+    print(`${name}: ${device}`);
+    for (const { folder, group } of plan) {
+      const report = { group, backend: name, ...await groups[group]!(folder) };
+      print(render(report));
+      reports.push(report);
+    }
+  }
+  return reports;
+}
+
+async function subfolders(folder: string): Promise<string[]> {
+  try {
+    const entries = await readdir(folder, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+  } catch (error) {
+    throw new RangeError(
+      `Cannot check reference values as the folder must be readable: current folder is "${folder}" (${
+        (error as Error).message
+      })`,
+    );
+  }
+}
+
+async function usableBackends(print: (text: string) => void): Promise<BackendName[]> {
+  const names: BackendName[] = [];
+  for (const [name, reason] of await availableBackends({ allowSoftware: true })) {
+    if (reason === null) names.push(name);
+    else print(`${name}: not checked, ${reason}`);
+  }
+  return names;
+}
+
+const help = `deno task golden [DIR...] [--backend wasm,webgpu,tensorflow] [--only ${
+  Object.keys(groups).join(",")
+}]
+
+Compares this machine's backends with reference values. DIR: a folder with the groups as sub-folders; default: the copy
+in tests/golden. Exit status 1 on a miss, 2 on bad arguments.`;
+
+/** Runs the command line; returns the exit status. */
+export async function main(args: string[]): Promise<number> {
+  try {
+    const { values, positionals } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: {
+        backend: { type: "string" },
+        only: { type: "string" },
+        help: { type: "boolean", short: "h" },
+      },
+    });
+    if (values.help) {
+      console.log(help);
+      return 0;
+    }
+    const reports = await checkGolden({
+      folders: positionals,
+      ...(values.backend ? { backends: values.backend.split(",") as BackendName[] } : {}),
+      ...(values.only ? { only: values.only.split(",") } : {}),
+      print: (text) => console.log(text),
+    });
+    const all = reports.flatMap(({ comparisons }) => comparisons);
+    const missed = all.filter(({ passed }) => !passed).length;
+    console.log(`${all.length - missed} passed, ${missed} failed`);
+    return missed === 0 ? 0 : 1;
+  } catch (error) {
+    console.error((error as Error).message);
+    return 2;
+  }
+}
+
+if (import.meta.main) process.exit(await main(process.argv.slice(2)));

@@ -33,7 +33,7 @@ interface Contender {
 }
 
 /** Step times of the kit on the backend in use, in milliseconds. */
-function stepTimes(config: Config): number[] {
+async function stepTimes(config: Config): Promise<number[]> {
   const { layer, batch, size, width, blocks, groups } = config;
   const draws = stream(0);
   const model = resnet(
@@ -46,7 +46,12 @@ function stepTimes(config: Config): number[] {
   const times: number[] = [];
   for (let repeat = -2; repeat < config.repeats; repeat++) {
     const start = performance.now();
-    trainStep(model, optimizer, { images, labels, size: batch, height: size, width: size, channels: 3 }, 0.1);
+    await trainStep(
+      model,
+      optimizer,
+      { images, labels, size: batch, height: size, width: size, channels: 3 },
+      0.1,
+    );
     if (repeat >= 0) times.push(performance.now() - start);
   }
   optimizer.dispose();
@@ -75,7 +80,7 @@ function contender(name: string, command: string, args: string[]): Contender {
 async function serve(backend: BackendName): Promise<void> {
   const { device } = await useBackend(backend);
   for await (const line of createInterface({ input: process.stdin })) {
-    console.log(JSON.stringify({ version: device, milliseconds: stepTimes(JSON.parse(line)) }));
+    console.log(JSON.stringify({ version: device, milliseconds: await stepTimes(JSON.parse(line)) }));
   }
 }
 

@@ -138,11 +138,10 @@ async function run({ params, seed }: Trial, context: TrialContext): Promise<void
   let last = performance.now();
   let lossSum = 0;
 
-  const assess = (step: number) => {
-    const { top1, loss } = evaluateClassifier(model, evaluationBatches(test, setting.batch, moments));
+  const assess = async (step: number) => {
+    const { top1, loss } = await evaluateClassifier(model, evaluationBatches(test, setting.batch, moments));
     context.report({ step, metric: "test top-1", value: top1 });
     context.report({ step, metric: "test loss", value: loss });
-    return top1;
   };
   const { divergedAt } = await trainClassifier(
     model,
@@ -157,14 +156,14 @@ async function run({ params, seed }: Trial, context: TrialContext): Promise<void
       schedule: setting.schedule === "cosine" ? cosine(setting.rate, setting.steps) : constant(setting.rate),
       weightDecay: setting.weightDecay,
       signal: context.signal,
-      onStep(index, loss) {
+      async onStep(index, loss) {
         const step = index + 1;
         stepTimes.push(performance.now() - last);
         lossSum += loss;
         if (step % setting.every === 0) {
           context.report({ step, metric: "train loss", value: lossSum / setting.every });
           lossSum = 0;
-          assess(step);
+          await assess(step);
         }
         context.progress(step / setting.steps, `loss ${loss.toFixed(3)}`);
         last = performance.now();

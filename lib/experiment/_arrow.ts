@@ -1,3 +1,4 @@
+import { Buffer } from "node:buffer";
 import {
   type Data,
   Field,
@@ -16,9 +17,16 @@ import { canonicalJson, sha256, trialIdentity } from "./_identity.ts";
 import { type Provenance, type Row, type Scale, SCALES, type Trial } from "./_types.ts";
 
 /** Version of the layout described here; a reader refuses another. */
-const FORMAT = "normlab-trial-1";
+const FORMAT = "normlab-trial-2";
 
 const MAGIC = new TextEncoder().encode("ARROW1");
+
+/**
+ * Stands in the metadata before the sha256 of the whole file, which is taken with zeros in the digest's place. It is
+ * found and checked without parsing: a damaged Arrow file can keep a parser busy for ever.
+ */
+const SEAL = "file-sha256=";
+const NO_DIGEST = "0".repeat(64);
 
 /** Plain strings and not dictionaries: some readers of Arrow files still lack the latter. */
 const FIELDS = [
@@ -35,7 +43,7 @@ export class BrokenFileError extends Error {
 
 /** Encodes a trial as an Arrow IPC file: columns `trial, step, metric, value`, provenance in the metadata. */
 export function encodeTrial(provenance: Provenance, rows: readonly Row[]): Uint8Array {
-  const schema = new Schema(FIELDS, metadataOf(provenance, rows));
+  const schema = new Schema(FIELDS, metadataOf(provenance));
   const length = rows.length;
   const children = [
     utf8(rows.map(() => provenance.trial.name)),
@@ -44,7 +52,38 @@ export function encodeTrial(provenance: Provenance, rows: readonly Row[]): Uint8
     makeData({ type: new Float64(), length, data: Float64Array.from(rows, (row) => row.value) }),
   ];
   const data = makeData({ type: new Struct(FIELDS), length, nullCount: 0, children });
-  return tableToIPC(new Table(schema, [new RecordBatch(schema, data)]), "file");
+  return sealed(tableToIPC(new Table(schema, [new RecordBatch(schema, data)]), "file"));
+}
+
+/** Fills in the digest: the schema, and so the seal, stands at the start of the file and in its footer. */
+function sealed(bytes: Uint8Array): Uint8Array {
+  const digest = sha256(bytes);
+  for (const at of sealPositions(bytes)) bytes.set(new TextEncoder().encode(digest), at);
+  return bytes;
+}
+
+/** Throws {@link BrokenFileError} unless the bytes are those that were sealed. */
+function checkSeal(bytes: Uint8Array): void {
+  const blank = bytes.slice();
+  const positions = sealPositions(blank);
+  if (positions.length === 0) throw new BrokenFileError("it is an Arrow file of another kind");
+  const digests = positions.map((at) => new TextDecoder().decode(blank.subarray(at, at + NO_DIGEST.length)));
+  for (const at of positions) blank.set(new TextEncoder().encode(NO_DIGEST), at);
+  const digest = sha256(blank);
+  if (digests.some((one) => one !== digest)) {
+    throw new BrokenFileError("it is a damaged Arrow file (its checksum differs)");
+  }
+}
+
+/** Where digests start. */
+function sealPositions(bytes: Uint8Array): number[] {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const positions: number[] = [];
+  for (let at = buffer.indexOf(SEAL); at !== -1; at = buffer.indexOf(SEAL, at + 1)) {
+    const digest = at + SEAL.length;
+    if (digest + NO_DIGEST.length <= bytes.length) positions.push(digest);
+  }
+  return positions;
 }
 
 /** A column of strings as Arrow lays it out: all bytes in one buffer, and where each string starts. */
@@ -57,7 +96,7 @@ function utf8(texts: readonly string[]): Data<Utf8> {
   return makeData({ type: new Utf8(), length: texts.length, nullCount: 0, valueOffsets, data });
 }
 
-function metadataOf(provenance: Provenance, rows: readonly Row[]): Map<string, string> {
+function metadataOf(provenance: Provenance): Map<string, string> {
   const { experiment, scale, trial, backend } = provenance;
   return new Map([
     ["format", FORMAT],
@@ -78,7 +117,7 @@ function metadataOf(provenance: Provenance, rows: readonly Row[]): Map<string, s
     ["peak_mib", String(provenance.peakMiB)],
     ["cpu", provenance.cpu],
     ["notes", canonicalJson(provenance.notes)],
-    ["rows_sha256", rowsDigest(rows)],
+    ["seal", SEAL + NO_DIGEST],
   ]);
 }
 
@@ -105,9 +144,6 @@ export function decodeTrial(bytes: Uint8Array): { provenance: Provenance; rows: 
   if (metadata.get("format") !== FORMAT) throw new BrokenFileError("it is an Arrow file of another kind");
   const provenance = parseProvenance(metadata);
   const rows = parseRows(table, provenance.trial.name);
-  if (rowsDigest(rows) !== metadata.get("rows_sha256")) {
-    throw new BrokenFileError("its rows are not the ones that were written (checksum)");
-  }
   if (identityOf(provenance) !== metadata.get("identity")) {
     throw new BrokenFileError("its metadata does not belong to its identity");
   }
@@ -118,6 +154,7 @@ function parseArrow(bytes: Uint8Array): Table {
   const magicAt = (offset: number) => MAGIC.every((byte, i) => bytes[offset + i] === byte);
   if (bytes.length < 2 * MAGIC.length || !magicAt(0)) throw new BrokenFileError("it is not an Arrow file");
   if (!magicAt(bytes.length - MAGIC.length)) throw new BrokenFileError("it is a truncated Arrow file");
+  checkSeal(bytes);
   try {
     return tableFromIPC(bytes);
   } catch (error) {

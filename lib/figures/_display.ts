@@ -1,4 +1,5 @@
 import type { ColumnTable } from "arquero";
+import { escapeHTML } from "./_escape.ts";
 import { toPNG } from "./_render.ts";
 import type { FigureSpec } from "./_types.ts";
 
@@ -102,16 +103,4 @@ function formatCell(value: unknown): string {
   if (value === null || value === undefined) return "";
   if (typeof value !== "number") return String(value);
   return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(5)));
-}
-
-/** Text with the characters that HTML gives a meaning replaced, for elements and for quoted attributes. */
-export function escapeHTML(text: string): string {
-  const entities: Record<string, string> = {
-    "&": "&amp;",
-    "<": "&lt;",
-    ">": "&gt;",
-    '"': "&quot;",
-    "'": "&#39;",
-  };
-  return text.replace(/[&<>"']/g, (character) => entities[character]!);
 }

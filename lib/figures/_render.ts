@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import arimo from "@expo-google-fonts/arimo/package.json" with { type: "json" };
 import { loader, parse, resetSVGDefIds, type Spec, View } from "vega";
 import { compile, type TopLevelSpec } from "vega-lite";
+import { escapeHTML } from "./_escape.ts";
 import type { FigureSpec } from "./_types.ts";
 
 /** Vega numbers the ids of its definitions across figures: one at a time, each from zero, gives the same bytes. */
@@ -22,26 +23,31 @@ let turn: Promise<unknown> = Promise.resolve();
  * console.log((await toSVG(dots)).startsWith("<svg")); // true
  * ```
  */
-export function toSVG({ name, spec }: FigureSpec): Promise<string> {
-  const drawn = turn.then(() => draw(name, spec));
+export function toSVG(figure: FigureSpec): Promise<string> {
+  const drawn = turn.then(() => draw(figure));
   turn = drawn.catch(() => {});
   return drawn;
 }
 
-async function draw(name: string, spec: object): Promise<string> {
-  const vega: Spec = compile(spec as TopLevelSpec, { logger: strictLogger(name) }).spec;
+async function draw({ name, alt, spec }: FigureSpec): Promise<string> {
+  const logger = strictLogger(name);
+  // A copy: Vega marks the data that it draws.
+  const vega: Spec = compile(structuredClone(spec) as TopLevelSpec, { logger }).spec;
+  for (const data of vega.data ?? []) if ("url" in data) refuseLoading(name, String(data.url));
   const offline = loader();
-  offline.load = (uri: string) =>
-    Promise.reject(
-      new Error(`Cannot draw figure '${name}' as its data must be inline: current data is ${uri}`),
-    );
-  const view = new View(parse(vega), { renderer: "none", loader: offline, logger: strictLogger(name) });
+  offline.load = (uri: string) => refuseLoading(name, uri);
+  const view = new View(parse(vega), { renderer: "none", loader: offline, logger });
   try {
     resetSVGDefIds();
-    return await view.toSVG();
+    const svg = await view.toSVG();
+    return svg.replace("<svg ", `<svg role="img" aria-label="${escapeHTML(alt)}" `);
   } finally {
     view.finalize();
   }
+}
+
+function refuseLoading(name: string, uri: string): never {
+  throw new Error(`Cannot draw figure '${name}' as its data must be inline: current data is ${uri}`);
 }
 
 /** Vega reports some errors (data that did not load) and all doubts to its logger only: errors are thrown here. */
@@ -49,8 +55,7 @@ function strictLogger(name: string) {
   const logger = {
     level: () => logger,
     error(...words: unknown[]): never {
-      const message = words.map(String).join(" ");
-      throw new Error(message.startsWith("Cannot ") ? message : `Cannot draw figure '${name}': ${message}`);
+      throw new Error(`Cannot draw figure '${name}': ${words.map(String).join(" ")}`);
     },
     warn: () => logger,
     info: () => logger,

@@ -29,11 +29,11 @@ export {
   displayHTML,
   displayMarkdown,
   displayTable,
-  escapeHTML,
   type MimeBundle,
   tableHTML,
   type TableSettings,
   tableText,
 } from "./_display.ts";
+export { escapeHTML } from "./_escape.ts";
 export { type PNGSettings, toPNG, toSVG } from "./_render.ts";
 export { FONT, PALETTE, THEME } from "./_theme.ts";

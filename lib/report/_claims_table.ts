@@ -1,9 +1,9 @@
 import type { Claim, Experiment, Verdict } from "../experiment/mod.ts";
-import { html, type Markup, number, type Part } from "./_html.ts";
+import { type Markup, markup, number, type Part } from "./_html.ts";
 
 /** The verdict in words and colour. */
 export function verdictBadge(verdict: Verdict): Markup {
-  return html`<span class="verdict ${verdict.replaceAll(" ", "-")}">${verdict}</span>`;
+  return markup`<span class="verdict ${verdict.replaceAll(" ", "-")}">${verdict}</span>`;
 }
 
 /** Titles of the columns that {@link claimCells} fills. */
@@ -20,11 +20,11 @@ export const CLAIM_COLUMNS = [
 export function claimCells(claim: Claim): Part[] {
   const { statement, measure, printed, estimate, interval: [lo, hi], seeds, verdict, note } = claim;
   const measured = seeds > 0;
-  const remark = note === undefined ? undefined : html`<p class="soft">${note}</p>`;
-  const condition = html`<p class="soft">${measure}, ${claim.direction} ${number(claim.threshold)}</p>`;
+  const remark = note === undefined ? undefined : markup`<p class="soft">${note}</p>`;
+  const condition = markup`<p class="soft">${measure}, ${claim.direction} ${number(claim.threshold)}</p>`;
   return [
-    html`<div class="claim">${statement}${condition}${remark}</div>`,
-    printed === undefined ? "–" : html`${printedValue(printed.value)}<p class="soft">${printed.source}</p>`,
+    markup`<div class="claim">${statement}${condition}${remark}</div>`,
+    printed === undefined ? "–" : markup`${printedValue(printed.value)}<p class="soft">${printed.source}</p>`,
     measured ? number(estimate) : "–",
     measured ? `${number(lo)} to ${number(hi)}` : "–",
     String(seeds),
@@ -38,5 +38,5 @@ function printedValue(value: string | number): string {
 
 /** File name of an experiment's page. */
 export function pageFile(experiment: Experiment): string {
-  return `${experiment.id.replaceAll("/", "-")}.html`;
+  return `${experiment.id.replaceAll("/", "-")}.markup`;
 }

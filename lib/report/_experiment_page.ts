@@ -1,7 +1,7 @@
 import { duration, type Experiment } from "../experiment/mod.ts";
 import { tableHTML } from "../figures/mod.ts";
 import { CLAIM_COLUMNS, claimCells } from "./_claims_table.ts";
-import { dataTable, html, jsonScript, Markup, page, paragraphs } from "./_html.ts";
+import { dataTable, jsonScript, Markup, markup, page, paragraphs } from "./_html.ts";
 import { rerunCommand, type ResultsPage, runFacts, SCALE_NOTES } from "./_view.ts";
 
 /** Paths, from the page, of the files of one set of results. */
@@ -22,7 +22,7 @@ export function experimentPage(
 ): string {
   return page(
     `${experiment.title} – Normlab`,
-    html`
+    markup`
       <header>
         <p><a href="index.html">All claims</a></p>
         <h1>${experiment.title}</h1>
@@ -30,8 +30,10 @@ export function experimentPage(
       </header>
       <main>
       ${paragraphs(experiment.summary)}
-      ${views.length > 0 ? contents(views.map(({ view }) => view)) : html`<p>Not run yet. To run it:</p>
-<pre><code>deno task normlab run ${experiment.id} --scale smoke</code></pre>`}
+      ${
+      views.length > 0 ? contents(views.map(({ view }) => view)) : markup`<p>Not run yet. To run it:</p>
+<pre><code>deno task normlab run ${experiment.id} --scale smoke</code></pre>`
+    }
       ${views.map(({ view, files }) => resultsSection(view, files))}
       </main>
       <footer>
@@ -42,8 +44,8 @@ export function experimentPage(
 }
 
 function contents(views: readonly ResultsPage[]): Markup {
-  const links = views.map(({ key, label }) => html`<li><a href="#${key}">Results: ${label}</a></li>`);
-  return html`
+  const links = views.map(({ key, label }) => markup`<li><a href="#${key}">Results: ${label}</a></li>`);
+  return markup`
     <nav aria-label="Results on this page">
       <ul>${links}</ul>
     </nav>
@@ -60,10 +62,10 @@ function resultsSection(view: ResultsPage, files: ResultFiles): Markup {
       : [`${missing.length} of ${missing.length + trials.length} trials have not been run.`]),
     ...failed.map(({ trial, reason }) => `Trial ${trial.name} failed: ${reason.split("\n")[0]}`),
   ];
-  return html`<section aria-labelledby="${key}">
+  return markup`<section aria-labelledby="${key}">
 <h2 id="${key}">Results: ${label}</h2>
 <p class="soft">${SCALE_NOTES[scale]}</p>
-${problems.map((problem) => html`<p class="warning">${problem}</p>`)}
+${problems.map((problem) => markup`<p class="warning">${problem}</p>`)}
 ${claims.length === 0 ? undefined : dataTable(`Claims, ${label}`, CLAIM_COLUMNS, claims.map(claimCells))}
 ${view.figures.map((figure) => figureElement(view, files, figure))}
 ${tables(view, files)}
@@ -79,7 +81,7 @@ function figureElement(
   const { name, alt, caption, spec } = figure;
   const id = `${key}-${name}`;
   const path = files.figures.get(name);
-  return html`<figure data-spec="${id}">
+  return markup`<figure data-spec="${id}">
 <img src="${path}" alt="${alt}">
 <figcaption>${caption} <a href="${path}" download>SVG</a></figcaption>
 ${jsonScript(id, spec)}
@@ -88,7 +90,7 @@ ${jsonScript(id, spec)}
 
 function tables({ tables, label }: ResultsPage, files: ResultFiles): Markup[] {
   return Object.entries(tables).map(([name, table]) =>
-    html`<h3>Table: ${name} (${label})</h3>
+    markup`<h3>Table: ${name} (${label})</h3>
 <div class="scroll">${new Markup(tableHTML(table, 200))}</div>
 <p><a href="${files.tables.get(name)}" download>${name}.csv</a></p>`
   );
@@ -109,10 +111,10 @@ function provenance({ experiment, results, label }: ResultsPage, files: ResultFi
     ["Versions", facts.versions.join("; ")],
     ["Lock file (sha256)", facts.locks.join(", ")],
   ];
-  return html`<h3>Provenance (${label})</h3>
+  return markup`<h3>Provenance (${label})</h3>
 <dl>${
     entries.map(([term, fact]) =>
-      html`
+      markup`
         <dt>${term}</dt>
         <dd>${fact}</dd>
       `
@@ -144,7 +146,7 @@ function trialTable(results: ResultsPage["results"], files: ResultFiles, label: 
       duration(seconds),
       String(peakMiB),
       ...notes.map((name) => String(values[name] ?? "")),
-      arrow === undefined ? "in the results folder" : html`<a href="${arrow}" download>Arrow</a>`,
+      arrow === undefined ? "in the results folder" : markup`<a href="${arrow}" download>Arrow</a>`,
     ];
   });
   return dataTable(`Trials, ${label}`, columns, rows);

@@ -1,6 +1,6 @@
 import { escapeHTML } from "../figures/mod.ts";
 
-/** Text that is HTML already; everything else that goes into {@link html} is escaped. */
+/** Text that is HTML already; everything else that goes into {@link markup} is escaped. */
 export class Markup {
   readonly #text: string;
 
@@ -13,11 +13,11 @@ export class Markup {
   }
 }
 
-/** What {@link html} takes: nothing and `undefined` leave no trace. */
+/** What {@link markup} takes: nothing and `undefined` leave no trace. */
 export type Part = Markup | string | number | undefined | readonly Part[];
 
 /** A template of HTML in which every value is escaped, unless it came out of another such template. */
-export function html(strings: TemplateStringsArray, ...parts: readonly Part[]): Markup {
+export function markup(strings: TemplateStringsArray, ...parts: readonly Part[]): Markup {
   return new Markup(strings.reduce((text, string, i) => text + render(parts[i - 1]) + string));
 }
 
@@ -35,20 +35,22 @@ export function dataTable(
   rows: readonly (readonly Part[])[],
 ): Markup {
   const align = (i: number) => columns[i]?.numeric ? new Markup(' class="number"') : undefined;
-  return html`
+  return markup`
     <div class="scroll">
       <table>
         <caption>${caption}</caption>
         <thead>
-          <tr>${columns.map(({ title }, i) =>
-            html`
+          <tr>${
+    columns.map(({ title }, i) =>
+      markup`
               <th scope="col" ${align(i)}>${title}</th>
             `
-          )}</tr>
+    )
+  }</tr>
         </thead>
-        <tbody>${rows.map((row) =>
-          html`<tr>${row.map((cell, i) => html`<td${align(i)}>${cell}</td>`)}</tr>`
-        )}</tbody>
+        <tbody>${
+    rows.map((row) => markup`<tr>${row.map((cell, i) => markup`<td${align(i)}>${cell}</td>`)}</tr>`)
+  }</tbody>
       </table>
     </div>
   `;
@@ -56,7 +58,7 @@ export function dataTable(
 
 /** A whole page. `root` leads from it to the site's folder. */
 export function page(title: string, body: Part): string {
-  return html`
+  return markup`
     <!DOCTYPE html>
     <html lang="en">
       <head>
@@ -86,7 +88,7 @@ export function jsonScript(id: string, value: unknown): Markup {
 
 /** Paragraphs of a text in which they are separated by empty lines. */
 export function paragraphs(text: string): Markup[] {
-  return text.trim().split(/\n\s*\n/).map((paragraph) => html`<p>${paragraph}</p>`);
+  return text.trim().split(/\n\s*\n/).map((paragraph) => markup`<p>${paragraph}</p>`);
 }
 
 /** A number to four significant digits; a dash where there is none. */

@@ -1,6 +1,6 @@
 import { duration, type Experiment } from "../experiment/mod.ts";
 import { CLAIM_COLUMNS, claimCells, pageFile } from "./_claims_table.ts";
-import { dataTable, html, type Markup, page, type Part } from "./_html.ts";
+import { dataTable, type Markup, markup, page, type Part } from "./_html.ts";
 import { type ResultsPage, runFacts, SCALE_NOTES } from "./_view.ts";
 
 /** The first page: every claim of every experiment, for every scale and backend that there are results of. */
@@ -8,7 +8,7 @@ export function indexPage(experiments: readonly Experiment[], views: readonly Re
   const scales = [...new Set(views.map(({ results }) => results.scale))];
   return page(
     "Normlab: what the papers claim and what was measured",
-    html`
+    markup`
       <header>
         <h1>Normlab: what the papers claim and what was measured</h1>
       </header>
@@ -17,13 +17,15 @@ export function indexPage(experiments: readonly Experiment[], views: readonly Re
       A verdict comes from the interval over seeds: <em>reproduced</em> where all of it is on the claim's side of the
       threshold, <em>not reproduced</em> where none of it is, <em>inconclusive</em> otherwise or with fewer than three seeds.
       </p>
-      <ul>${scales.map((scale) => html`<li>${SCALE_NOTES[scale]}</li>`)}</ul>
+      <ul>${scales.map((scale) => markup`<li>${SCALE_NOTES[scale]}</li>`)}</ul>
       <h2>Claims</h2>
       ${claimsTable(views)}
       <h2>Experiments</h2>
-      ${experiments.map((experiment) =>
+      ${
+      experiments.map((experiment) =>
         entry(experiment, views.filter((view) => view.experiment === experiment))
-      )}
+      )
+    }
       </main>
       <footer>
         <p>Made by <code>deno task normlab report</code>. Every number on these pages comes from the rows that each
@@ -36,12 +38,12 @@ export function indexPage(experiments: readonly Experiment[], views: readonly Re
 function claimsTable(views: readonly ResultsPage[]): Markup {
   const rows = views.flatMap((view) =>
     view.claims.map((claim): Part[] => [
-      html`<a href="${pageFile(view.experiment)}#${view.key}">${view.experiment.id}</a>`,
+      markup`<a href="${pageFile(view.experiment)}#${view.key}">${view.experiment.id}</a>`,
       ...claimCells(claim),
       ...runCells(view),
     ])
   );
-  if (rows.length === 0) return html`<p>There are no results yet.</p>`;
+  if (rows.length === 0) return markup`<p>There are no results yet.</p>`;
   const columns = [
     { title: "Experiment" },
     ...CLAIM_COLUMNS,
@@ -56,22 +58,22 @@ function runCells({ results, label }: ResultsPage): Part[] {
   const { commits, computeSeconds } = runFacts(results);
   const incomplete = results.missing.length === 0
     ? undefined
-    : html`<p class="soft">${results.trials.length} of ${
+    : markup`<p class="soft">${results.trials.length} of ${
       results.trials.length + results.missing.length
     } trials</p>`;
-  return [html`${label}${incomplete}`, commits.join(", "), duration(computeSeconds)];
+  return [markup`${label}${incomplete}`, commits.join(", "), duration(computeSeconds)];
 }
 
 function entry(experiment: Experiment, views: readonly ResultsPage[]): Markup {
   const links = views.map(({ key, label }) =>
-    html`<li><a href="${pageFile(experiment)}#${key}">${label}</a></li>`
+    markup`<li><a href="${pageFile(experiment)}#${key}">${label}</a></li>`
   );
   const commands = experiment.scales.map((scale) => `${scale} (${experiment.cost[scale]})`).join("; ");
-  return html`<h3><a href="${pageFile(experiment)}">${experiment.title}</a></h3>
+  return markup`<h3><a href="${pageFile(experiment)}">${experiment.title}</a></h3>
 <p class="soft">${experiment.id}, after ${experiment.source}. Scales: ${commands}.</p>
 ${
     links.length > 0
-      ? html`<ul>${links}</ul>`
-      : html`<p>Not run yet. To run it: <code>deno task normlab run ${experiment.id} --scale smoke</code></p>`
+      ? markup`<ul>${links}</ul>`
+      : markup`<p>Not run yet. To run it: <code>deno task normlab run ${experiment.id} --scale smoke</code></p>`
   }`;
 }

@@ -22,7 +22,10 @@ async function missing(): Promise<string | null> {
   return null;
 }
 
+let registered = false;
+
 async function register(): Promise<void> {
+  if (registered) return;
   await import("@tensorflow/tfjs-backend-wasm");
   if (!(await tf.env().getAsync("WASM_HAS_SIMD_SUPPORT"))) {
     throw new Error("Cannot use the backend 'wasm' as the runtime must have WebAssembly SIMD: it has not");
@@ -30,6 +33,7 @@ async function register(): Promise<void> {
   // The threaded build does not start in Deno, and TensorFlow.js then changes to `cpu` without a word.
   tf.env().set("WASM_HAS_MULTITHREAD_SUPPORT", false);
   registerConvolutionGradients();
+  registered = true;
 }
 
 function record(): BackendRecord {

@@ -1,50 +1,210 @@
+/**
+ * Makes convolutions trainable where TensorFlow.js leaves gaps. Its wasm backend has no kernel for the gradient of a convolution to
+ * its filter nor for any gradient of a depthwise convolution, and a very slow one for the gradient to the input; on no backend does it
+ * differentiate dilated convolutions, or the gradients to filters once more.
+ */
 import * as tf from "@tensorflow/tfjs";
+import {
+  depthwiseFilterGradient,
+  depthwiseInputGradient,
+  filterGradient,
+  inputGradient,
+} from "./_convolution_gradients.ts";
+import { type ConvolutionAttributes, convolutionAxes } from "./_convolution_window.ts";
+
+type Shape = [number, number, number, number];
+
+/** The attributes of the gradient kernels: those of the convolution, and the shape of what the gradient is for. */
+type GradientAttributes = ConvolutionAttributes & { inputShape: Shape; filterShape: Shape };
+
+/** A kind of convolution: the name of its kernel and its gradients as compositions of other operations. */
+interface Kind {
+  readonly name: "Conv2D" | "DepthwiseConv2dNative";
+  readonly depthwise: boolean;
+  readonly inputGradient: typeof inputGradient;
+  readonly filterGradient: typeof filterGradient;
+}
+
+const kinds: readonly Kind[] = [
+  { name: "Conv2D", depthwise: false, inputGradient, filterGradient },
+  {
+    name: "DepthwiseConv2dNative",
+    depthwise: true,
+    inputGradient: depthwiseInputGradient,
+    filterGradient: depthwiseFilterGradient,
+  },
+];
 
 /**
- * Registers the filter gradient of regular convolutions on the wasm backend, which lacks it: the product of the input shifted to each
- * place of the kernel with dy.
+ * Registers the kernels of convolution gradients that the wasm backend lacks (or has, but 100 times too slow), and for all backends the
+ * gradients of dilated convolutions and second derivatives. {@linkcode useBackend} does so itself; calling it again changes nothing.
+ *
+ * Images must be NHWC. A gradient is that of TensorFlow's convolution with the same strides, padding and dilations,
+ * whatever they are:
+ * dx[n, u, v, c] = sum dy[n, i, j, d] w[a, b, c, d] and dw[a, b, c, d] = sum x[n, u, v, c] dy[n, i, j, d] over
+ * u = stride i + dilation a - pad, v = stride j + dilation b - pad.
+ *
+ * @example
+ * ```ts
+ * import * as tf from "@tensorflow/tfjs";
+ * import { useBackend } from "@normlab/normlab/tensor";
+ *
+ * await useBackend("wasm");
+ * const x = tf.ones([1, 5, 5, 2]) as tf.Tensor4D;
+ * const loss = (filter: tf.Tensor4D) => tf.sum(tf.conv2d(x, filter, 2, "same"));
+ * const dw = tf.grad((filter) => loss(filter as tf.Tensor4D))(tf.ones([3, 3, 2, 4]));
+ * console.log(dw.shape); // [3, 3, 2, 4]
+ * ```
  */
 export function registerConvolutionGradients(): void {
-  tf.registerKernel({
-    kernelName: "Conv2DBackpropFilter",
-    backendName: "wasm",
-    kernelFunc: ({ inputs, attrs }) => {
-      const { x, dy } = inputs as unknown as Record<"x" | "dy", tf.Tensor4D>;
-      const { strides, pad, dilations, filterShape } = attrs as unknown as {
-        strides: number | [number, number];
-        dilations?: number | [number, number];
-        pad: "same" | "valid" | number;
-        filterShape: [number, number, number, number];
-      };
-      const info = tf.backend_util.computeConv2DInfo(x.shape, filterShape, strides, dilations ?? 1, pad);
-      const { padInfo, outHeight, outWidth, strideHeight, strideWidth, dilationHeight, dilationWidth } = info;
-      const [kernelHeight, kernelWidth, input, output] = filterShape;
-      const gradient = tf.tidy(() => {
-        const padded = tf.pad(x, [[0, 0], [padInfo.top, padInfo.bottom], [padInfo.left, padInfo.right], [
-          0,
-          0,
-        ]]);
-        const rows = dy.reshape<tf.Tensor2D>([-1, output]);
-        const places: tf.Tensor[] = [];
-        for (let i = 0; i < kernelHeight; i++) {
-          for (let j = 0; j < kernelWidth; j++) {
-            const begin = [0, i * dilationHeight, j * dilationWidth, 0];
-            const end = [
-              x.shape[0],
-              begin[1]! + (outHeight - 1) * strideHeight + 1,
-              begin[2]! + (outWidth - 1) * strideWidth + 1,
-              input,
-            ];
-            const shifted = tf.stridedSlice(padded, begin, end, [1, strideHeight, strideWidth, 1]);
-            places.push(tf.matMul(tf.transpose(shifted.reshape([-1, input])), rows));
-          }
-        }
-        return tf.stack(places).reshape(filterShape);
-      });
-      // The scope that asked for this kernel owns the result: give up the tensor made here, keep its data.
-      tf.backend().incRef(gradient.dataId);
-      gradient.dispose();
-      return { dataId: gradient.dataId, shape: filterShape, dtype: "float32" };
-    },
-  });
+  for (const kernel of wasmKernels) {
+    const present = tf.getKernel(kernel.kernelName, "wasm");
+    if (present?.kernelFunc === kernel.kernelFunc) continue;
+    if (present) tf.unregisterKernel(kernel.kernelName, "wasm");
+    tf.registerKernel(kernel);
+  }
+  for (const gradient of gradients) tf.registerGradient(gradient);
+}
+
+const wasmKernels: readonly tf.KernelConfig[] = kinds.flatMap((kind) => [
+  wasmKernel(
+    `${kind.name}BackpropInput`,
+    ({ dy, filter }, attributes) =>
+      composeInputGradient(kind, dy!, filter!, attributes.inputShape, attributes),
+  ),
+  wasmKernel(
+    `${kind.name}BackpropFilter`,
+    ({ x, dy }, attributes) => composeFilterGradient(kind, x!, dy!, attributes.filterShape, attributes),
+  ),
+]);
+
+type Composition = (inputs: Record<string, tf.Tensor4D>, attributes: GradientAttributes) => tf.Tensor4D;
+
+/** A kernel that runs a composition of other kernels. */
+function wasmKernel(kernelName: string, compose: Composition): tf.KernelConfig {
+  const kernelFunc: tf.KernelFunc = ({ inputs, attrs, backend }) => {
+    const tensors = inputs as unknown as Record<string, tf.Tensor4D>;
+    const result = tf.tidy(() => compose(tensors, attrs as unknown as GradientAttributes));
+    // The engine makes a tensor of its own of the data that a kernel returns: keep them while letting go of this one.
+    const { dataId, shape, dtype } = result;
+    (backend as tf.KernelBackend).incRef(dataId);
+    result.dispose();
+    return { dataId, shape, dtype };
+  };
+  return { kernelName, backendName: "wasm", kernelFunc };
+}
+
+/**
+ * The sum of dy * convolution(x, filter) is linear in each of x, filter and dy, so that its three derivatives (the convolution and
+ * the gradients to its input and to its filter) are derivatives of each other to any order.
+ */
+const gradients: readonly tf.GradConfig[] = kinds.flatMap((kind) => [
+  gradientOf(kind.name, ["x", "filter"], ([x, filter], upstream, attributes) => ({
+    x: () => toInput(kind, upstream, filter, x.shape, attributes),
+    filter: () => toFilter(kind, x, upstream, filter.shape, attributes),
+  })),
+  gradientOf(`${kind.name}BackpropInput`, ["dy", "filter"], ([dy, filter], upstream, attributes) => ({
+    dy: () => forward(kind, upstream, filter, attributes),
+    filter: () => toFilter(kind, upstream, dy, filter.shape, attributes),
+  })),
+  gradientOf(`${kind.name}BackpropFilter`, ["x", "dy"], ([x, dy], upstream, attributes) => ({
+    x: () => toInput(kind, dy, upstream, x.shape, attributes),
+    dy: () => forward(kind, x, upstream, attributes),
+  })),
+]);
+
+function gradientOf(
+  kernelName: string,
+  inputsToSave: [string, string],
+  derive: (
+    saved: [tf.Tensor4D, tf.Tensor4D],
+    upstream: tf.Tensor4D,
+    attributes: ConvolutionAttributes,
+  ) => Record<string, () => tf.Tensor>,
+): tf.GradConfig {
+  return {
+    kernelName,
+    inputsToSave,
+    gradFunc: (upstream, saved, attributes) =>
+      derive(
+        saved as [tf.Tensor4D, tf.Tensor4D],
+        upstream as tf.Tensor4D,
+        attributes as unknown as ConvolutionAttributes,
+      ),
+  };
+}
+
+function forward(
+  kind: Kind,
+  x: tf.Tensor4D,
+  filter: tf.Tensor4D,
+  attributes: ConvolutionAttributes,
+): tf.Tensor4D {
+  return runKernel(kind.name, { x, filter }, { dilations: [1, 1], ...attributes });
+}
+
+function toInput(
+  kind: Kind,
+  dy: tf.Tensor4D,
+  filter: tf.Tensor4D,
+  inputShape: Shape,
+  attributes: ConvolutionAttributes,
+): tf.Tensor4D {
+  return needsComposition(attributes)
+    ? composeInputGradient(kind, dy, filter, inputShape, attributes)
+    : runKernel(`${kind.name}BackpropInput`, { dy, filter }, {
+      dilations: [1, 1],
+      ...attributes,
+      inputShape,
+    });
+}
+
+function toFilter(
+  kind: Kind,
+  x: tf.Tensor4D,
+  dy: tf.Tensor4D,
+  filterShape: Shape,
+  attributes: ConvolutionAttributes,
+): tf.Tensor4D {
+  return needsComposition(attributes)
+    ? composeFilterGradient(kind, x, dy, filterShape, attributes)
+    : runKernel(`${kind.name}BackpropFilter`, { x, dy }, { dilations: [1, 1], ...attributes, filterShape });
+}
+
+/** What the gradient kernels of TensorFlow.js do not take: dilations, and on `tensorflow` padding by numbers. */
+function needsComposition({ dilations = 1, pad }: ConvolutionAttributes): boolean {
+  return [dilations].flat().some((dilation) => dilation > 1) ||
+    (typeof pad !== "string" && tf.getBackend() === "tensorflow");
+}
+
+function composeInputGradient(
+  kind: Kind,
+  dy: tf.Tensor4D,
+  filter: tf.Tensor4D,
+  inputShape: Shape,
+  attributes: ConvolutionAttributes,
+): tf.Tensor4D {
+  return kind.inputGradient(
+    dy,
+    filter,
+    convolutionAxes(inputShape, filter.shape, attributes, kind.depthwise),
+  );
+}
+
+function composeFilterGradient(
+  kind: Kind,
+  x: tf.Tensor4D,
+  dy: tf.Tensor4D,
+  filterShape: Shape,
+  attributes: ConvolutionAttributes,
+): tf.Tensor4D {
+  return kind.filterGradient(x, dy, convolutionAxes(x.shape, filterShape, attributes, kind.depthwise));
+}
+
+function runKernel(name: string, inputs: Record<string, tf.Tensor>, attributes: object): tf.Tensor4D {
+  return tf.engine().runKernel(
+    name,
+    inputs as tf.NamedTensorMap,
+    attributes as tf.NamedAttrMap,
+  ) as tf.Tensor4D;
 }

@@ -67,7 +67,7 @@ export async function trainClassifier(
   try {
     for (const batch of batches) {
       options.signal?.throwIfAborted();
-      loss = trainStep(model, optimizer, batch, options.schedule(steps), options.labelSmoothing ?? 0);
+      loss = await trainStep(model, optimizer, batch, options.schedule(steps), options.labelSmoothing ?? 0);
       await options.onStep?.(steps, loss);
       steps++;
       if (!Number.isFinite(loss)) return { steps, loss, divergedAt: steps - 1 };
@@ -79,23 +79,24 @@ export async function trainClassifier(
 }
 
 /** One step of SGD; returns the loss before it. A loss that is not finite leaves the parameters as they were. */
-export function trainStep(
+export async function trainStep(
   model: Classifier,
   optimizer: Sgd,
   batch: LabelledBatch,
   rate: number,
   labelSmoothing = 0,
-): number {
-  return tf.tidy(() => {
+): Promise<number> {
+  const { value, grads } = tf.tidy(() => {
     const [images, labels] = upload(batch);
-    const { value, grads } = tf.variableGrads(
+    return tf.variableGrads(
       () => crossEntropy(model.forward(images, true), labels, labelSmoothing),
       optimizer.variables,
     );
-    const loss = value.dataSync()[0]!;
-    if (Number.isFinite(loss)) optimizer.step(grads, rate);
-    return loss;
   });
+  const [loss] = await value.data();
+  if (Number.isFinite(loss)) optimizer.step(grads, rate);
+  tf.dispose([value, grads]);
+  return loss!;
 }
 
 /** Accuracy and loss over a test set. */
@@ -107,19 +108,23 @@ export interface Evaluation {
 }
 
 /** Top-1 accuracy and mean cross-entropy in inference mode. A model that gives NaN scores no hit. */
-export function evaluateClassifier(model: Classifier, batches: Iterable<LabelledBatch>): Evaluation {
+export async function evaluateClassifier(
+  model: Classifier,
+  batches: Iterable<LabelledBatch>,
+): Promise<Evaluation> {
   let hits = 0;
   let total = 0;
   let lossSum = 0;
   for (const batch of batches) {
-    const [logits, loss] = tf.tidy(() => {
+    const output = tf.tidy(() => {
       const [images, labels] = upload(batch);
-      const output = model.forward(images, false);
-      return [output.dataSync() as Float32Array, crossEntropy(output, labels).dataSync()[0]!];
+      const logits = model.forward(images, false);
+      return { logits, loss: crossEntropy(logits, labels) };
     });
-    hits += countHits(logits, batch.labels);
-    lossSum += loss * batch.size;
+    hits += countHits(await output.logits.data() as Float32Array, batch.labels);
+    lossSum += (await output.loss.data())[0]! * batch.size;
     total += batch.size;
+    tf.dispose(output);
   }
   return { top1: hits / total, loss: lossSum / total };
 }

@@ -61,7 +61,7 @@ Deno.test("the columns are plain types, none nullable, none narrowed", () => {
   ]);
 });
 
-Deno.test("a file cut anywhere, or with any byte changed, is refused or reads the same", () => {
+Deno.test("a file cut anywhere, or with any byte changed, is refused", () => {
   const whole = encodeTrial(provenance, rows);
   for (let length = 0; length < whole.length; length += 7) {
     assert.throws(() => decodeTrial(whole.slice(0, length)), BrokenFileError);
@@ -69,12 +69,7 @@ Deno.test("a file cut anywhere, or with any byte changed, is refused or reads th
   for (let at = 0; at < whole.length; at += 11) {
     const damaged = whole.slice();
     damaged[at]! ^= 0x5a;
-    try {
-      // Padding, and facts that no checksum covers, may change; rows may not.
-      assert.deepEqual(decodeTrial(damaged).rows, rows);
-    } catch (error) {
-      assert.ok(error instanceof BrokenFileError, `byte ${at}: ${error}`);
-    }
+    assert.throws(() => decodeTrial(damaged), BrokenFileError, `byte ${at}`);
   }
 });
 
@@ -83,7 +78,7 @@ Deno.test("the identity depends on what decides the rows, and on nothing else", 
   const id = trialIdentity(key);
   assert.equal(id, trialIdentity({ ...key, params: { b: 2, a: 1 } }));
   // sha256 of the canonical JSON, pinned: a change would orphan every stored trial.
-  assert.equal(id, "PINNED");
+  assert.equal(id, "fa4278ce2015795bd125d8164ffa25b252638e29e4c7e5b011b92bc60c6fe437");
   const others = [
     { ...key, experiment: "f" },
     { ...key, scale: "laptop" },

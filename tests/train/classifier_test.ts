@@ -77,7 +77,7 @@ Deno.test("an aborted training stops with the signal's reason", async () => {
   net.dispose();
 });
 
-Deno.test("top-1 counts the first largest logit, and nothing for NaN", () => {
+Deno.test("top-1 counts the first largest logit, and nothing for NaN", async () => {
   const rows = [[1, 3, 2], [5, 5, 0], [5, 5, 0], [NaN, NaN, NaN]];
   const fixed: Classifier = {
     parameters: [],
@@ -91,5 +91,5 @@ Deno.test("top-1 counts the first largest logit, and nothing for NaN", () => {
     width: 1,
     channels: 1,
   };
-  assert.equal(evaluateClassifier(fixed, [batch]).top1, 0.5);
+  assert.equal((await evaluateClassifier(fixed, [batch])).top1, 0.5);
 });

@@ -42,7 +42,7 @@ export interface BootstrapSettings {
  * import { bootstrapInterval } from "@normlab/normlab/experiment";
  * const s0 = new Map([[1, 91.2], [2, 91.5], [3, 91.1]]);
  * const gn = new Map([[1, 90.1], [2, 90.6], [3, 90.2]]);
- * const { estimate, interval } = bootstrapInterval(s0, gn); // about 0.97, from 0.8 to 1.1
+ * const { estimate, interval } = bootstrapInterval(s0, gn); // about 0.97, from 0.79 to 1.33
  * console.log(estimate, interval);
  * ```
  */

@@ -49,7 +49,7 @@ const STYLE = `:root {
 }
 * { box-sizing: border-box; }
 body {
-  margin: 0 auto; padding: 1.5rem; max-width: 76rem; background: var(--ground); color: var(--ink);
+  margin: 0 auto; padding: 1.5rem; max-width: 90rem; background: var(--ground); color: var(--ink);
   font: 1rem/1.55 system-ui, "Segoe UI", Arimo, Arial, sans-serif;
 }
 h1 { font-size: 1.75rem; line-height: 1.25; margin: .5rem 0 1rem; }
@@ -61,10 +61,10 @@ a { color: var(--link); }
 .scroll { overflow-x: auto; margin: .75rem 0 1.25rem; }
 table { border-collapse: collapse; font-size: .92rem; }
 caption { text-align: left; padding-bottom: .4rem; }
-th, td { text-align: left; vertical-align: top; padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--line); }
+th, td { text-align: left; vertical-align: top; padding: .4rem .75rem .4rem 0; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; white-space: nowrap; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.claim { min-width: 18rem; max-width: 30rem; }
+.claim { min-width: 14rem; max-width: 30rem; }
 td p { margin: .25rem 0 0; }
 .verdict {
   display: inline-block; padding: .1rem .55rem; border-radius: .7rem; font-weight: 600; white-space: nowrap;

@@ -38,5 +38,5 @@ function printedValue(value: string | number): string {
 
 /** File name of an experiment's page. */
 export function pageFile(experiment: Experiment): string {
-  return `${experiment.id.replaceAll("/", "-")}.markup`;
+  return `${experiment.id.replaceAll("/", "-")}.html`;
 }

@@ -20,36 +20,31 @@ export function experimentPage(
   experiment: Experiment,
   views: readonly { readonly view: ResultsPage; readonly files: ResultFiles }[],
 ): string {
+  const results = views.length > 0
+    ? [
+      contents(views.map(({ view }) => view)),
+      ...views.map(({ view, files }) => resultsSection(view, files)),
+    ]
+    : [markup`<p>Not run yet. To run it:</p>
+<pre><code>deno task normlab run ${experiment.id} --scale smoke</code></pre>`];
   return page(
     `${experiment.title} – Normlab`,
-    markup`
-      <header>
-        <p><a href="index.html">All claims</a></p>
-        <h1>${experiment.title}</h1>
-        <p class="soft">${experiment.id}, after ${experiment.source}</p>
-      </header>
-      <main>
-      ${paragraphs(experiment.summary)}
-      ${
-      views.length > 0 ? contents(views.map(({ view }) => view)) : markup`<p>Not run yet. To run it:</p>
-<pre><code>deno task normlab run ${experiment.id} --scale smoke</code></pre>`
-    }
-      ${views.map(({ view, files }) => resultsSection(view, files))}
-      </main>
-      <footer>
-        <p><a href="index.html">All claims</a></p>
-      </footer>
-    `,
+    markup`<header>
+<p><a href="index.html">All claims</a></p>
+<h1>${experiment.title}</h1>
+<p class="soft">${experiment.id}, after ${experiment.source}</p>
+</header>
+<main>
+${paragraphs(experiment.summary)}
+${results}
+</main>
+<footer><p><a href="index.html">All claims</a></p></footer>`,
   );
 }
 
 function contents(views: readonly ResultsPage[]): Markup {
   const links = views.map(({ key, label }) => markup`<li><a href="#${key}">Results: ${label}</a></li>`);
-  return markup`
-    <nav aria-label="Results on this page">
-      <ul>${links}</ul>
-    </nav>
-  `;
+  return markup`<nav aria-label="Results on this page"><ul>${links}</ul></nav>`;
 }
 
 function resultsSection(view: ResultsPage, files: ResultFiles): Markup {
@@ -111,15 +106,9 @@ function provenance({ experiment, results, label }: ResultsPage, files: ResultFi
     ["Versions", facts.versions.join("; ")],
     ["Lock file (sha256)", facts.locks.join(", ")],
   ];
+  const definitions = entries.map(([term, fact]) => markup`<dt>${term}</dt><dd>${fact}</dd>`);
   return markup`<h3>Provenance (${label})</h3>
-<dl>${
-    entries.map(([term, fact]) =>
-      markup`
-        <dt>${term}</dt>
-        <dd>${fact}</dd>
-      `
-    )
-  }</dl>
+<dl>${definitions}</dl>
 <p>To run this again:</p>
 <pre><code>${rerunCommand(experiment, results)}</code></pre>
 <p>All rows in one file: <a href="${files.parquet}" download>rows.parquet</a> (pyarrow, polars, DuckDB).</p>

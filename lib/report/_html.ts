@@ -35,49 +35,36 @@ export function dataTable(
   rows: readonly (readonly Part[])[],
 ): Markup {
   const align = (i: number) => columns[i]?.numeric ? new Markup(' class="number"') : undefined;
-  return markup`
-    <div class="scroll">
-      <table>
-        <caption>${caption}</caption>
-        <thead>
-          <tr>${
-    columns.map(({ title }, i) =>
-      markup`
-              <th scope="col" ${align(i)}>${title}</th>
-            `
-    )
-  }</tr>
-        </thead>
-        <tbody>${
-    rows.map((row) => markup`<tr>${row.map((cell, i) => markup`<td${align(i)}>${cell}</td>`)}</tr>`)
-  }</tbody>
-      </table>
-    </div>
-  `;
+  const head = columns.map(({ title }, i) => markup`<th scope="col"${align(i)}>${title}</th>`);
+  const line = (row: readonly Part[]) => row.map((cell, i) => markup`<td${align(i)}>${cell}</td>`);
+  return markup`<div class="scroll" tabindex="0" role="region" aria-label="${caption}"><table>
+<caption>${caption}</caption>
+<thead><tr>${head}</tr></thead>
+<tbody>${rows.map((row) => markup`<tr>${line(row)}</tr>`)}</tbody>
+</table></div>`;
 }
 
-/** A whole page. `root` leads from it to the site's folder. */
-export function page(title: string, body: Part): string {
-  return markup`
-    <!DOCTYPE html>
-    <html lang="en">
-      <head>
-        <meta charset="utf-8">
-        <meta name="viewport" content="width=device-width, initial-scale=1">
-        <meta name="color-scheme" content="light dark">
-        <title>${title}</title>
-        <link rel="icon" href="data:,">
-        <link rel="stylesheet" href="assets/site.css">
-      </head>
-      <body>
-    ${body}
-    <script src="assets/vega.min.js"></script>
-    <script src="assets/vega-lite.min.js"></script>
-    <script src="assets/vega-embed.min.js"></script>
-    <script src="assets/site.js"></script>
-      </body>
-    </html>
-  `.toString();
+/** A whole page. Its body is a header, a main part and a footer. */
+export function page(title: string, body: Markup): string {
+  return markup`<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>${title}</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="assets/site.css">
+</head>
+<body>
+${body}
+<script src="assets/vega.min.js"></script>
+<script src="assets/vega-lite.min.js"></script>
+<script src="assets/vega-embed.min.js"></script>
+<script src="assets/site.js"></script>
+</body>
+</html>
+`.toString();
 }
 
 /** JSON inside a script element, where the text `</script` would end it. */

@@ -6,32 +6,24 @@ import { type ResultsPage, runFacts, SCALE_NOTES } from "./_view.ts";
 /** The first page: every claim of every experiment, for every scale and backend that there are results of. */
 export function indexPage(experiments: readonly Experiment[], views: readonly ResultsPage[]): string {
   const scales = [...new Set(views.map(({ results }) => results.scale))];
+  const entries = experiments.map((experiment) =>
+    entry(experiment, views.filter((view) => view.experiment === experiment))
+  );
   return page(
     "Normlab: what the papers claim and what was measured",
-    markup`
-      <header>
-        <h1>Normlab: what the papers claim and what was measured</h1>
-      </header>
-      <main>
-      <p>Two papers on normalisation, claim by claim: what they print, what was measured here and how sure that is.
-      A verdict comes from the interval over seeds: <em>reproduced</em> where all of it is on the claim's side of the
-      threshold, <em>not reproduced</em> where none of it is, <em>inconclusive</em> otherwise or with fewer than three seeds.
-      </p>
-      <ul>${scales.map((scale) => markup`<li>${SCALE_NOTES[scale]}</li>`)}</ul>
-      <h2>Claims</h2>
-      ${claimsTable(views)}
-      <h2>Experiments</h2>
-      ${
-      experiments.map((experiment) =>
-        entry(experiment, views.filter((view) => view.experiment === experiment))
-      )
-    }
-      </main>
-      <footer>
-        <p>Made by <code>deno task normlab report</code>. Every number on these pages comes from the rows that each
-      page offers for download.</p>
-      </footer>
-    `,
+    markup`<header><h1>Normlab: what the papers claim and what was measured</h1></header>
+<main>
+<p>Two papers on normalisation, claim by claim: what they print, what was measured here and how sure that is. A verdict
+comes from the interval over seeds: <em>reproduced</em> where all of it is on the claim's side of the threshold,
+<em>not reproduced</em> where none of it is, <em>inconclusive</em> otherwise or with fewer than three seeds.</p>
+<ul>${scales.map((scale) => markup`<li>${SCALE_NOTES[scale]}</li>`)}</ul>
+<h2>Claims</h2>
+${claimsTable(views)}
+<h2>Experiments</h2>
+${entries}
+</main>
+<footer><p>Made by <code>deno task normlab report</code>. Every number on these pages comes from the rows that each page
+offers for download.</p></footer>`,
   );
 }
 

@@ -42,7 +42,7 @@ export interface SiteOutcome {
 }
 
 /**
- * Builds the static site: `index.markup` with the claims table, a page per experiment, figures, data, scripts. It is
+ * Builds the static site: `index.html` with the claims table, a page per experiment, figures, data, scripts. It is
  * read from disk or from any server, offline: no page asks another host for anything. The site is built beside
  * `outDir` and then takes its place.
  *

@@ -37,7 +37,7 @@ export interface ConvolutionAttributes {
 /**
  * The axes of the convolution of an input [n, h, w, c] with a filter [kh, kw, c, d].
  *
- * @throws {RangeError} The images are not in the NHWC layout.
+ * @throws {RangeError} The images are not in the NHWC layout, or the padding is one number and the axes are not alike.
  */
 export function convolutionAxes(
   inputShape: readonly number[],
@@ -76,6 +76,16 @@ export function convolutionAxes(
     dilation: found.dilationWidth,
     before: found.padInfo.left,
   };
+  const alike = height.stride === width.stride &&
+    (height.kernel - 1) * height.dilation === (width.kernel - 1) * width.dilation;
+  if (typeof pad === "number" && !alike) {
+    // TensorFlow.js takes the height's kernel and stride for the width too, and the output has a wrong shape.
+    throw new RangeError(
+      `Cannot differentiate a convolution as one number for 'pad' must go with a square kernel and equal strides and dilations: ` +
+        `current kernel is [${height.kernel}, ${width.kernel}], strides [${height.stride}, ${width.stride}], ` +
+        `dilations [${height.dilation}, ${width.dilation}]; give explicit pads`,
+    );
+  }
   return [height, width];
 }
 

@@ -44,11 +44,11 @@ Deno.test("without a terminal: a line at least every five seconds, with every wo
 
 Deno.test("in a terminal: lines are rewritten, cut to its width, and gone at the end", () => {
   const text = shown(true);
-  assert.match(text, /\x1b\[2A/, "moves up over two lines");
+  assert.ok(text.includes("\x1b[2A"), "moves up over two lines");
   // A terminal in small: erase what the cursor moved up over.
   const screen: string[] = [];
-  for (const part of text.split(/(\x1b\[\d+A\x1b\[0J|\n)/)) {
-    const up = /^\x1b\[(\d+)A/.exec(part);
+  for (const part of text.split(new RegExp("(\x1b\\[\\d+A\x1b\\[0J|\n)"))) {
+    const up = new RegExp("^\x1b\\[(\\d+)A").exec(part);
     if (up !== null) screen.splice(-Number(up[1]));
     else if (part !== "\n" && part !== "") screen.push(part);
   }

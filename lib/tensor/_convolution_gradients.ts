@@ -6,13 +6,14 @@ import * as tf from "@tensorflow/tfjs";
 import {
   type Axes,
   crop,
-  firstTapPixels,
   type Margins,
   paddingOf,
   phasesOf,
   readMargins,
+  tapPixels,
   weave,
   withMargins,
+  withTapMargins,
 } from "./_convolution_window.ts";
 
 type Filter = tf.Tensor4D;
@@ -54,7 +55,7 @@ export function filterGradient(x: tf.Tensor4D, dy: tf.Tensor4D, axes: Axes): Fil
   const [channels, outputs] = [x.shape[3], dy.shape[3]];
   if (height.kernel * width.kernel === 1) {
     // Not matMul's own transposition, which takes wasm out of XNNPACK.
-    const pixels = tf.transpose(firstTapPixels(x, axes));
+    const pixels = tf.transpose(tapPixels(withTapMargins(x, axes), axes, 0, 0));
     return tf.matMul(pixels, dy.reshape([-1, outputs])).reshape([1, 1, channels, outputs]);
   }
   const gradient = convolve(
@@ -103,16 +104,13 @@ export function depthwiseFilterGradient(x: tf.Tensor4D, dy: tf.Tensor4D, axes: A
   const [n, , , channels] = x.shape;
   const multiplier = dy.shape[3] / channels;
   const upstream = dy.reshape([-1, channels, multiplier]) as tf.Tensor3D;
+  const padded = withTapMargins(x, axes);
   const taps: tf.Tensor[] = [];
   for (let row = 0; row < height.kernel; row++) {
     for (let column = 0; column < width.kernel; column++) {
-      const moved: Axes = [
-        { ...height, before: height.before - row * height.dilation },
-        { ...width, before: width.before - column * width.dilation },
-      ];
       taps.push(tf.tidy(() => {
-        const pixels = firstTapPixels(x, moved);
-        const products = tf.mul(pixels.reshape([-1, channels, 1]), upstream);
+        const pixels = tapPixels(padded, axes, row, column).reshape([-1, channels, 1]);
+        const products = tf.mul(pixels, upstream);
         return sumPixels(products.reshape([1, n * height.output, width.output, channels * multiplier]));
       }));
     }

@@ -119,14 +119,30 @@ export function crop(x: tf.Tensor4D, height: Margins, width: Margins): tf.Tensor
     .reshape([n, newHeight, newWidth, c]);
 }
 
-/** The pixels that tap 0 of each output reads, as rows: [n * output height * output width, c]. */
-export function firstTapPixels(x: tf.Tensor4D, [height, width]: Axes): tf.Tensor2D {
-  const whole = (
-    { input, output, stride, before }: Axis,
-  ): Margins => [before, output * stride - before - input];
-  const channels = x.shape[3];
-  const cells = withMargins(x, whole(height), whole(width));
-  const rows = x.shape[0] * height.output;
+/** Images with the margins that {@linkcode tapPixels} needs, [n, h, w, c] -> [n, H, W, c]. */
+export function withTapMargins(x: tf.Tensor4D, [height, width]: Axes): tf.Tensor4D {
+  const margins = ({ input, kernel, output, stride, dilation, before }: Axis): Margins => [
+    before,
+    output * stride + (kernel - 1) * dilation - before - input,
+  ];
+  return withMargins(x, margins(height), margins(width));
+}
+
+/** The pixels that the tap (row, column) reads, of images [n, H, W, c] {@linkcode withTapMargins}: [n * oh * ow, c]. */
+export function tapPixels(
+  padded: tf.Tensor4D,
+  [height, width]: Axes,
+  row: number,
+  column: number,
+): tf.Tensor2D {
+  const moved = ({ kernel, dilation }: Axis, tap: number): Margins => [
+    -tap * dilation,
+    -(kernel - 1 - tap) * dilation,
+  ];
+  const cells = crop(padded, moved(height, row), moved(width, column));
+  const channels = cells.shape[3];
+  if (height.stride === 1 && width.stride === 1) return cells.reshape([-1, channels]);
+  const rows = cells.shape[0] * height.output;
   return tf.slice(
     cells.reshape([rows, height.stride, width.output, width.stride * channels]),
     [0, 0, 0, 0],

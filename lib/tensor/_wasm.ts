@@ -22,6 +22,23 @@ async function missing(): Promise<string | null> {
   return null;
 }
 
+/**
+ * TensorFlow.js clones every tensor that it saves for a gradient, and its wasm kernel for that copies the data. Tensors never change,
+ * so a clone can share them, as a reshape does.
+ */
+function shareClones(): void {
+  tf.unregisterKernel("Identity", "wasm");
+  tf.registerKernel({
+    kernelName: "Identity",
+    backendName: "wasm",
+    kernelFunc: ({ inputs }) => {
+      const { dataId, shape, dtype } = inputs["x"] as tf.TensorInfo;
+      tf.backend().incRef(dataId);
+      return { dataId, shape, dtype };
+    },
+  });
+}
+
 let registered = false;
 
 async function register(): Promise<void> {
@@ -33,6 +50,7 @@ async function register(): Promise<void> {
   // The threaded build does not start in Deno, and TensorFlow.js then changes to `cpu` without a word.
   tf.env().set("WASM_HAS_MULTITHREAD_SUPPORT", false);
   registerConvolutionGradients();
+  shareClones();
   registered = true;
 }
 

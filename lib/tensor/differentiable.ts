@@ -24,7 +24,7 @@ export function differentiable<T extends tf.Tensor>(
     const value = forward(args.at(-1) as tf.GradSaveFunc);
     return {
       // An output that is the input itself would be one node of the tape and get its gradient twice.
-      value: inputs.includes(value) ? alias(value) as T : value,
+      value: inputs.includes(value) ? value.clone() : value,
       gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => distinct(backward(dy as T, saved), [dy, ...saved]),
     };
   });
@@ -35,13 +35,8 @@ export function differentiable<T extends tf.Tensor>(
 function distinct(gradients: tf.Tensor[], taken: tf.Tensor[]): tf.Tensor[] {
   const seen = new Set(taken);
   return gradients.map((gradient) => {
-    const own = seen.has(gradient) ? alias(gradient) : gradient;
+    const own = seen.has(gradient) ? gradient.clone() : gradient;
     seen.add(own);
     return own;
   });
-}
-
-/** Another tensor over the same data. On wasm a clone copies the data and a reshape does not; natively it is a clone that is free. */
-function alias(tensor: tf.Tensor): tf.Tensor {
-  return tf.getBackend() === "wasm" ? tf.reshape(tensor, tensor.shape) : tensor.clone();
 }

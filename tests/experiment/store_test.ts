@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { DuckDBInstance } from "@duckdb/node-api";
 import { tableFromIPC } from "apache-arrow";
@@ -179,9 +178,10 @@ Deno.test("DuckDB reads the rows of a run: as Parquet by itself, as Arrow throug
   }
 });
 
-/** A Python that has pyarrow: the one on PATH, or one in a virtual environment named by NORMLAB_PYTHON. */
-const python = [Deno.env.get("NORMLAB_PYTHON"), "python3", join(homedir(), "venv-torch/bin/python")].find(
-  (command) => command !== undefined && spawnSync(command, ["-c", "import pyarrow"]).status === 0,
+/** A Python that has pyarrow: the one on PATH, or the one that NORMLAB_PYTHON names. */
+const python = [Deno.env.get("NORMLAB_PYTHON"), "python3"].find(
+  (command) =>
+    command !== undefined && command !== "" && spawnSync(command, ["-c", "import pyarrow"]).status === 0,
 );
 if (python === undefined) {
   console.log("skipping the test of pyarrow: no python3 with pyarrow (NORMLAB_PYTHON)");

@@ -65,6 +65,7 @@ th, td { text-align: left; vertical-align: top; padding: .4rem .75rem .4rem 0; b
 th { font-weight: 600; white-space: nowrap; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .claim { min-width: 14rem; max-width: 30rem; }
+.printed { min-width: 10rem; }
 td p { margin: .25rem 0 0; }
 .verdict {
   display: inline-block; padding: .1rem .55rem; border-radius: .7rem; font-weight: 600; white-space: nowrap;

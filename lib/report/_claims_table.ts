@@ -24,7 +24,11 @@ export function claimCells(claim: Claim): Part[] {
   const condition = markup`<p class="soft">${measure}, ${claim.direction} ${number(claim.threshold)}</p>`;
   return [
     markup`<div class="claim">${statement}${condition}${remark}</div>`,
-    printed === undefined ? "–" : markup`${printedValue(printed.value)}<p class="soft">${printed.source}</p>`,
+    printed === undefined
+      ? "–"
+      : markup`<div class="printed">${
+        printedValue(printed.value)
+      }<p class="soft">${printed.source}</p></div>`,
     measured ? number(estimate) : "–",
     measured ? `${number(lo)} to ${number(hi)}` : "–",
     String(seeds),

@@ -29,31 +29,25 @@ offers for download.</p></footer>`,
 
 function claimsTable(views: readonly ResultsPage[]): Markup {
   const rows = views.flatMap((view) =>
-    view.claims.map((claim): Part[] => [
-      markup`<a href="${pageFile(view.experiment)}#${view.key}">${view.experiment.id}</a>`,
-      ...claimCells(claim),
-      ...runCells(view),
-    ])
+    view.claims.map((claim): Part[] => [...claimCells(claim), runCell(view)])
   );
   if (rows.length === 0) return markup`<p>There are no results yet.</p>`;
-  const columns = [
-    { title: "Experiment" },
-    ...CLAIM_COLUMNS,
-    { title: "Scale, backend" },
-    { title: "Commit" },
-    { title: "Cost", numeric: true },
-  ];
+  const columns = [...CLAIM_COLUMNS, { title: "Experiment, commit, cost" }];
   return dataTable("All claims, largest scale first", columns, rows);
 }
 
-function runCells({ results, label }: ResultsPage): Part[] {
+/** Where the numbers of a claim come from: one cell, so that the table fits a page. */
+function runCell({ experiment, key, results, label }: ResultsPage): Part {
   const { commits, computeSeconds } = runFacts(results);
   const incomplete = results.missing.length === 0
     ? undefined
     : markup`<p class="soft">${results.trials.length} of ${
       results.trials.length + results.missing.length
     } trials</p>`;
-  return [markup`${label}${incomplete}`, commits.join(", "), duration(computeSeconds)];
+  return markup`<a href="${
+    pageFile(experiment)
+  }#${key}">${experiment.id}</a><p class="soft">${label}</p>${incomplete}
+<p class="soft">${commits.join(", ")}</p><p class="soft">${duration(computeSeconds)} of one core</p>`;
 }
 
 function entry(experiment: Experiment, views: readonly ResultsPage[]): Markup {

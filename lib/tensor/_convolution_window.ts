@@ -1,5 +1,6 @@
 /**
- * Which pixels a convolution combines, along one spatial axis, and moving pixels about: cutting, padding, every s-th.
+ * Which pixels a convolution combines, along one spatial axis, and moving pixels about: cutting, padding,
+ * every s-th.
  *
  * All of it is in operations that the wasm backend does fast: reshapes, and pads and slices of long rows; its
  * strided slice is 50 times slower than the slices here.
@@ -128,7 +129,10 @@ export function withTapMargins(x: tf.Tensor4D, [height, width]: Axes): tf.Tensor
   return withMargins(x, margins(height), margins(width));
 }
 
-/** The pixels that the tap (row, column) reads, of images [n, H, W, c] {@linkcode withTapMargins}: [n * oh * ow, c]. */
+/**
+ * The pixels that the tap (row, column) reads, of images [n, H, W, c] {@linkcode withTapMargins}: [n * oh *
+ * ow, c].
+ */
 export function tapPixels(
   padded: tf.Tensor4D,
   [height, width]: Axes,
@@ -151,8 +155,9 @@ export function tapPixels(
 }
 
 /**
- * How the gradient of the input is computed along an axis: pixel v of the padded input, v = stride * q + r, receives from the
- * taps a = stride * m + r, so that each phase r is a convolution of stride 1, over `taps` values of m, of the upstream gradient.
+ * How the gradient of the input is computed along an axis: pixel v of the padded input, v = stride * q + r,
+ * receives from the taps a = stride * m + r, so that each phase r is a convolution of stride 1, over `taps`
+ * values of m, of the upstream gradient.
  */
 export interface Phases {
   readonly taps: number;

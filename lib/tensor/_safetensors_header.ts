@@ -1,6 +1,7 @@
 /**
- * The header of a safetensors file: 8 bytes with its length (little-endian), then JSON. The file is taken as hostile: whatever is
- * returned has been checked against the file, and nothing is allocated in proportion to what the header merely claims.
+ * The header of a safetensors file: 8 bytes with its length (little-endian), then JSON. The file is taken as
+ * hostile: whatever is returned has been checked against the file, and nothing is allocated in proportion to
+ * what the header merely claims.
  */
 
 /** Bytes of an element, by type. The order is that of the reference implementation, which lays larger types first. */
@@ -104,8 +105,8 @@ function headerText(bytes: Uint8Array): string {
 }
 
 /**
- * Refuses what JSON.parse would let pass or drown in: a key twice in one object (it takes the last, other readers the first), and
- * deep nesting. Whether the text is JSON at all is left to JSON.parse.
+ * Refuses what JSON.parse would let pass or drown in: a key twice in one object (it takes the last, other
+ * readers the first), and deep nesting. Whether the text is JSON at all is left to JSON.parse.
  */
 function checkStructure(text: string): void {
   const keys: (Set<string> | null)[] = [];

@@ -3,7 +3,6 @@ import * as tf from "@tensorflow/tfjs";
 import { open } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { registerConvolutionGradients } from "./conv_gradients.ts";
 import { type BackendDriver, type BackendRecord, processorName } from "./_driver.ts";
 
 /** The SIMD build, which lies beside the package's main file. */
@@ -49,7 +48,6 @@ async function register(): Promise<void> {
   }
   // The threaded build does not start in Deno, and TensorFlow.js then changes to `cpu` without a word.
   tf.env().set("WASM_HAS_MULTITHREAD_SUPPORT", false);
-  registerConvolutionGradients();
   shareClones();
   registered = true;
 }

@@ -3,6 +3,7 @@
  * error that says how to get it, never a silent change to another.
  */
 import * as tf from "@tensorflow/tfjs";
+import { registerConvolutionGradients } from "./conv_gradients.ts";
 import type { BackendDriver, BackendName, BackendOptions, BackendRecord } from "./_driver.ts";
 import { registerExtremumGradients } from "./_extremum_gradients.ts";
 import { tensorflow } from "./_tensorflow.ts";
@@ -77,6 +78,7 @@ async function choose(name: BackendName | "auto", options: BackendOptions): Prom
   if (reason !== null) throw new Error(`Cannot use the backend '${wanted}': ${reason}`);
   await driver.register(options);
   registerExtremumGradients();
+  registerConvolutionGradients();
   const started = await tf.setBackend(wanted);
   if (!started || tf.getBackend() !== wanted) {
     current = null;

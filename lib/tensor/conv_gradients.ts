@@ -1,7 +1,8 @@
 /**
- * Makes convolutions trainable where TensorFlow.js leaves gaps. Its wasm backend has no kernel for the gradient of a convolution to
- * its filter nor for any gradient of a depthwise convolution, and a very slow one for the gradient to the input; on no backend does it
- * differentiate dilated convolutions, or the gradients to filters once more.
+ * Makes convolutions trainable where TensorFlow.js leaves gaps. Its wasm backend has no kernel for the
+ * gradient of a convolution to its filter nor for any gradient of a depthwise convolution, and a very slow
+ * one for the gradient to the input; on no backend does it differentiate dilated convolutions, or the
+ * gradients to filters once more.
  */
 import * as tf from "@tensorflow/tfjs";
 import {
@@ -11,6 +12,8 @@ import {
   inputGradient,
 } from "./_convolution_gradients.ts";
 import { type ConvolutionAttributes, convolutionAxes } from "./_convolution_window.ts";
+import { registerPoolGradients } from "./_pool_gradients.ts";
+import { correctSamePadding } from "./_same_padding.ts";
 
 type Shape = [number, number, number, number];
 
@@ -36,8 +39,10 @@ const kinds: readonly Kind[] = [
 ];
 
 /**
- * Registers the kernels of convolution gradients that the wasm backend lacks (or has, but 100 times too slow), and for all backends the
- * gradients of dilated convolutions and second derivatives. {@linkcode useBackend} does so itself; calling it again changes nothing.
+ * Registers the kernels of convolution gradients that the wasm backend lacks (or has, but 100 times too
+ * slow), right ones for pooling and for convolutions padded "same" with a kernel smaller than the stride,
+ * which it gets wrong, and for all backends the gradients of dilated convolutions and second derivatives.
+ * {@linkcode useBackend} does so itself; calling it again changes nothing.
  *
  * Images must be NHWC. A gradient is that of TensorFlow's convolution with the same strides, padding and dilations,
  * whatever they are:
@@ -63,6 +68,8 @@ export function registerConvolutionGradients(): void {
     if (present) tf.unregisterKernel(kernel.kernelName, "wasm");
     tf.registerKernel(kernel);
   }
+  correctSamePadding();
+  registerPoolGradients();
   for (const gradient of gradients) tf.registerGradient(gradient);
 }
 
@@ -95,8 +102,9 @@ function wasmKernel(kernelName: string, compose: Composition): tf.KernelConfig {
 }
 
 /**
- * The sum of dy * convolution(x, filter) is linear in each of x, filter and dy, so that its three derivatives (the convolution and
- * the gradients to its input and to its filter) are derivatives of each other to any order.
+ * The sum of dy * convolution(x, filter) is linear in each of x, filter and dy, so that its three derivatives
+ * (the convolution and the gradients to its input and to its filter) are derivatives of each other to any
+ * order.
  */
 const gradients: readonly tf.GradConfig[] = kinds.flatMap((kind) => [
   gradientOf(kind.name, ["x", "filter"], ([x, filter], upstream, attributes) => ({
@@ -166,7 +174,7 @@ function toFilter(
   filterShape: Shape,
   attributes: ConvolutionAttributes,
 ): tf.Tensor4D {
-  return needsComposition(attributes)
+  return needsComposition(attributes) || breaksOneDnn(filterShape, attributes)
     ? composeFilterGradient(kind, x, dy, filterShape, attributes)
     : runKernel(`${kind.name}BackpropFilter`, { x, dy }, { dilations: [1, 1], ...attributes, filterShape });
 }
@@ -175,6 +183,15 @@ function toFilter(
 function needsComposition({ dilations = 1, pad }: ConvolutionAttributes): boolean {
   return [dilations].flat().some((dilation) => dilation > 1) ||
     (typeof pad !== "string" && tf.getBackend() === "tensorflow");
+}
+
+/**
+ * oneDNN (in TensorFlow 2.21) writes beyond its memory in the filter gradient of a strided 1 x 1 convolution
+ * whose input channels are no multiple of its vectors.
+ */
+function breaksOneDnn([height, width]: Shape, { strides }: ConvolutionAttributes): boolean {
+  return tf.getBackend() === "tensorflow" && height * width === 1 &&
+    [strides].flat().some((stride) => stride > 1);
 }
 
 function composeInputGradient(

@@ -1,8 +1,9 @@
 /**
- * Reading and writing safetensors (https://github.com/huggingface/safetensors, format 0.x): named tensors in one file.
+ * Reading and writing safetensors (https://github.com/huggingface/safetensors, format 0.x): named tensors in
+ * one file.
  *
- * A file from elsewhere is hostile until it is parsed: every length, offset, shape and name is checked before it is used, and a
- * file that breaks any rule of the format is refused whole.
+ * A file from elsewhere is hostile until it is parsed: every length, offset, shape and name is checked before
+ * it is used, and a file that breaks any rule of the format is refused whole.
  */
 import { open } from "node:fs/promises";
 import {
@@ -36,7 +37,10 @@ const arrayOf = {
 /** The elements of a tensor in C order: `SafetensorsTensor<"F32">` holds a Float32Array. */
 export type SafetensorsData<D extends SafetensorsDtype = SafetensorsDtype> = InstanceType<typeof arrayOf[D]>;
 
-/** A tensor of a safetensors file; `dtype` tells the type of `data` (BF16 and F16: the bits, see {@linkcode toFloat32}). */
+/**
+ * A tensor of a safetensors file; `dtype` tells the type of `data` (BF16 and F16: the bits, see {@linkcode
+ * toFloat32}).
+ */
 export type SafetensorsTensor<D extends SafetensorsDtype = SafetensorsDtype> = {
   [K in D]: { readonly dtype: K; readonly shape: number[]; readonly data: SafetensorsData<K> };
 }[D];
@@ -44,7 +48,8 @@ export type SafetensorsTensor<D extends SafetensorsDtype = SafetensorsDtype> = {
 /**
  * The tensors of a safetensors file by name, in the order of its header.
  *
- * `data` are views into `bytes` where the offset allows it, else copies: treat them as read-only, and do not write to `bytes`.
+ * `data` are views into `bytes` where the offset allows it, else copies: treat them as read-only, and do not
+ * write to `bytes`.
  *
  * @example
  * ```ts
@@ -98,9 +103,9 @@ export async function readSafetensorsFile(path: string): Promise<Map<string, Saf
 }
 
 /**
- * The bytes of a safetensors file. They depend on the tensors and `metadata` alone, not on their order in the map: larger types
- * first, then by name, which aligns every tensor to its element (the data begin at a multiple of 8); the
- * reference implementation lays out its files the same way.
+ * The bytes of a safetensors file. They depend on the tensors and `metadata` alone, not on their order in the
+ * map: larger types first, then by name, which aligns every tensor to its element (the data begin at a
+ * multiple of 8); the reference implementation lays out its files the same way.
  *
  * @throws {TypeError} An unknown dtype, an array of another type than the dtype's, a name that is `__metadata__`, or metadata other than text.
  * @throws {RangeError} `data` has not the number of elements that `shape` says, or the header exceeds 100 MB.
@@ -132,7 +137,10 @@ export function writeSafetensors(
   return assemble(objectText(members), size, sorted.map(([, { data }]) => data));
 }
 
-/** The elements of a tensor as float32, [elements]: F16 and BF16 exactly, F64 and integers rounded, BOOL as 0 and 1, F32 without a copy. */
+/**
+ * The elements of a tensor as float32, [elements]: F16 and BF16 exactly, F64 and integers rounded, BOOL as 0
+ * and 1, F32 without a copy.
+ */
 export function toFloat32(tensor: SafetensorsTensor): Float32Array {
   switch (tensor.dtype) {
     case "F32":

@@ -1,9 +1,9 @@
 /**
  * Randomness that can be repeated: counter-based streams of numbers, split by name.
  *
- * The words of a stream are Philox-4x32-10 (Salmon et al., SC 2011) of a counter; which 2^64 blocks of it a stream has
- * (key and upper half of the counter, 128 bits) is a hash of its path of names. So a child is the same whether
- * its parent or its siblings were drawn from or not, and adding a stream changes no other.
+ * The words of a stream are Philox-4x32-10 (Salmon et al., SC 2011) of a counter; which 2^64 blocks of it a
+ * stream has (key and upper half of the counter, 128 bits) is a hash of its path of names. So a child is the
+ * same whether its parent or its siblings were drawn from or not, and adding a stream changes no other.
  *
  * The arithmetic is integer operations, + - * / and square root: the same numbers on every machine and every
  * engine whose doubles follow IEEE 754, bit for bit. Nothing here is fit for cryptography.
@@ -77,7 +77,8 @@ export class Stream {
   }
 
   /**
-   * `n` numbers uniform in [lo, hi), [n]: multiples of 2^-24 where the bounds are 0 and 1. The bounds are rounded to float32.
+   * `n` numbers uniform in [lo, hi), [n]: multiples of 2^-24 where the bounds are 0 and 1. The bounds are
+   * rounded to float32.
    *
    * @throws {RangeError} `n` is not a count, or not lo < hi in float32.
    */
@@ -102,7 +103,8 @@ export class Stream {
   }
 
   /**
-   * `n` normally distributed numbers, [n], by inversion (AS 241): 2^32 evenly spaced quantiles, within 6.34 standard deviations.
+   * `n` normally distributed numbers, [n], by inversion (AS 241): 2^32 evenly spaced quantiles, within 6.34
+   * standard deviations.
    *
    * @throws {RangeError} `n` is not a count, `mean` or `std` is not finite, or `std` is negative.
    */

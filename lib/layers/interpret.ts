@@ -1,6 +1,6 @@
 /** A layer graph evaluated operation by operation: the specification that every compiled form is tested against. */
 import * as tf from "@tensorflow/tfjs";
-import { active, type GraphNode, type LayerGraph } from "../graph/mod.ts";
+import { active, type Aggregation, batchMoments, type GraphNode, type LayerGraph } from "../graph/mod.ts";
 import { mean, meanSquare, variance } from "./_moments.ts";
 import { add, divide, maximum, multiply, unaryPrimitives } from "./_primitives.ts";
 
@@ -30,11 +30,8 @@ export interface InterpretOptions {
 const FIRST = 4;
 
 /** The active nodes that aggregate over the batch, which need a moving moment for inference. */
-export function batchMomentNodes(graph: LayerGraph): { node: number; op: "mean" | "rms" | "std" }[] {
-  return active(graph).flatMap((node) => {
-    const { op, axes } = graph.nodes[node - FIRST] ?? { op: "", axes: undefined };
-    return axes === "bwh" ? [{ node, op: op as "mean" | "rms" | "std" }] : [];
-  });
+export function batchMomentNodes(graph: LayerGraph): { node: number; op: Aggregation }[] {
+  return batchMoments(graph).map((node) => ({ node, op: graph.nodes[node - FIRST]!.op as Aggregation }));
 }
 
 /**

@@ -1,6 +1,13 @@
 /** A layer graph as a trainable normalization-activation layer: y = post(gamma * graph(x) + beta). */
 import * as tf from "@tensorflow/tfjs";
-import { active, canonicalHash, type LayerGraph, type PublishedLayer, publishedLayer } from "../graph/mod.ts";
+import {
+  active,
+  bufferStart,
+  canonicalHash,
+  type LayerGraph,
+  type PublishedLayer,
+  publishedLayer,
+} from "../graph/mod.ts";
 import type { Shape4 } from "../tensor/mod.ts";
 import { add, multiply, relu } from "./_primitives.ts";
 import { fusedBatchNorm } from "./_fused_batch_norm.ts";
@@ -79,7 +86,7 @@ export class NormActivation {
     };
     for (const { node, op } of batchMomentNodes(graph)) {
       const name = `moving_${op === "mean" ? "mean" : op === "rms" ? "mean_square" : "variance"}_${node}`;
-      this.#moments.set(node, parameters.create(name, [channels], op === "mean" ? 0 : 1, "statistic"));
+      this.#moments.set(node, parameters.create(name, [channels], bufferStart(op), "statistic"));
     }
     this.#relu = post !== undefined && isRelu(post);
     this.#batchNorm = isBatchNorm(graph);

@@ -22,7 +22,7 @@ export const verifyCommand: Command = {
   --results DIR                where results are (default results)
 
 Exit code 1 where a row differs, or nothing is stored. Rows are bit-identical on the same backend and machine;
-another machine may round differently.`,
+another machine, or another commit, may round differently.`,
   async run(args, { experiments, signal }) {
     const { values, positionals } = parse(args, {
       sample: { type: "string", default: "2" },
@@ -53,7 +53,13 @@ another machine may round differently.`,
         for (const { stored, equal, difference } of verified) {
           compared++;
           if (!equal) differing++;
-          print(`${equal ? "equal  " : "DIFFERS"}  ${stored.file}${equal ? "" : `: ${difference}`}`);
+          print(
+            equal
+              ? `equal    ${stored.file}`
+              : `DIFFERS  ${stored.file}: ${difference}; it was stored at commit ${
+                stored.provenance.commit.slice(0, 10)
+              }`,
+          );
         }
       }
     }

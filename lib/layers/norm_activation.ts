@@ -98,6 +98,11 @@ export class NormActivation {
    * @throws {TypeError} if x is not [n, h, w, channels]
    */
   apply(x: tf.Tensor4D, training: boolean): tf.Tensor4D {
+    if (x.rank !== 4 || x.shape[3] !== this.channels) {
+      throw new TypeError(
+        `Cannot apply the layer ${this.layer.name} as 'x' must be [n, h, w, ${this.channels}]: current shape is [${x.shape}]`,
+      );
+    }
     return this.#post(this.#affine(x, training));
   }
 

@@ -92,6 +92,11 @@ Deno.test("inputs that do not fit are refused before any work", () => {
     name: "RangeError",
     message: "Cannot evaluate a layer graph as 'groups' must divide the 8 channels: current value is 3",
   });
+  const norm = new NormActivation("BN-ReLU", 8, new Parameters());
+  assert.throws(() => norm.apply(noise(0, [1, 2, 2, 4]), true), {
+    name: "TypeError",
+    message: "Cannot apply the layer BN-ReLU as 'x' must be [n, h, w, 8]: current shape is [1,2,2,4]",
+  });
   assert.throws(() => new NormActivation("BN-RELU", 8, new Parameters()), RangeError);
 });
 

@@ -104,9 +104,9 @@ const SETTINGS: Record<Scale, { setting: Setting; seeds: number; data: string }>
 };
 
 function trials(scale: Scale, options: Readonly<Record<string, string>>): Trial[] {
-  const { setting, seeds, data } = SETTINGS[scale];
+  const { setting, seeds } = SETTINGS[scale];
   // The name of the data decides the rows, not the folder it lies in.
-  const source = basename(options.data || data);
+  const source = basename(sourceOf(scale, options));
   const list: Trial[] = [];
   for (let seed = 0; seed < seeds; seed++) {
     for (const layer of LAYERS) {
@@ -116,9 +116,25 @@ function trials(scale: Scale, options: Readonly<Record<string, string>>): Trial[
   return list;
 }
 
+/** Where the images of a scale come from. */
+const sourceOf = (scale: Scale, options: Readonly<Record<string, string>>): string =>
+  options.data || SETTINGS[scale].data;
+
+/** Downloads the images if they are not here; a folder that does not hold images is refused before any training. */
+async function fetch(
+  scale: Scale,
+  options: Readonly<Record<string, string>>,
+  onProgress: (note: string) => void,
+): Promise<void> {
+  await loadImages(sourceOf(scale, options), {
+    onProgress: ({ note, done, total }) =>
+      onProgress(total > 0 ? `${note} ${Math.floor(100 * done / total)}%` : note),
+  });
+}
+
 async function run({ params, seed }: Trial, context: TrialContext): Promise<void> {
   const { layer, ...setting } = params as unknown as Setting & { layer: string };
-  const { train, test, classes } = await loadImages(context.options.data || SETTINGS[context.scale].data);
+  const { train, test, classes } = await loadImages(sourceOf(context.scale, context.options));
   // Layers share initial weights, order and augmentation of a seed, so that differences between layers are paired.
   const root = stream(seed);
   const model = resnet({
@@ -354,6 +370,7 @@ point on ImageNet.`.replaceAll(/([^\n])\n([^\n])/g, "$1 $2"),
     },
   },
   trials,
+  fetch,
   prepare,
   run,
   tables: (results) => ({ accuracy: accuracyTable(results), seeds: seedTable(results) }),

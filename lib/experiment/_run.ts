@@ -46,7 +46,7 @@ export interface RunSettings {
  * or whose process dies twice, is recorded as failed; the others go on.
  *
  * Throws RangeError for an unknown scale or option, `StorageError` where results cannot be written, what the
- * experiment's `prepare` throws for its backend, and the signal's reason when stopped.
+ * experiment's `fetch` and `prepare` throw for its data and backend, and the signal's reason when stopped.
  */
 export async function runExperiment(settings: RunSettings): Promise<RunOutcome> {
   const run = new Run(settings);
@@ -98,6 +98,9 @@ class Run {
       if (missing.length === 0 && known !== undefined) return this.#outcome(stored.length, known);
       this.#store.prepareForWriting();
     }
+    await experiment.fetch?.(scale, this.#options, (note) => {
+      this.#tracker.emit({ kind: "fetch", experiment: experiment.id, scale, note });
+    });
     this.#tracker.emit({ kind: "prepare", experiment: experiment.id, scale, backend });
     const summary = await this.#pool.prepare();
     const { stored, missing } = this.#lookUp(summary.name);

@@ -43,6 +43,10 @@ export class TerminalProgress {
   readonly show = (event: RunEvent): void => {
     this.#status = event.status;
     switch (event.kind) {
+      case "fetch":
+        this.#title = `${event.experiment} ${event.scale}`;
+        if (performance.now() - this.#last >= PLAIN_INTERVAL) this.#log(`${this.#title}: ${event.note}`);
+        return;
       case "prepare":
         this.#title = `${event.experiment} ${event.scale}`;
         return this.#log(`${this.#title}: loading backend ${event.backend}`);

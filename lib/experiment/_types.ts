@@ -118,6 +118,15 @@ export interface Experiment {
   readonly options?: Readonly<Record<string, { readonly description: string; readonly default: string }>>;
   /** The trials of a scale. Pure: it reads no file and no clock. */
   trials(scale: Scale, options: Readonly<Record<string, string>>): Trial[];
+  /**
+   * Brings what the trials of a scale read (data sets) onto this machine, once, before any starts: worker processes have neither
+   * network nor write permission. `onProgress` takes a few words now and then. Idempotent.
+   */
+  fetch?(
+    scale: Scale,
+    options: Readonly<Record<string, string>>,
+    onProgress: (note: string) => void,
+  ): Promise<void>;
   /** Loads what a trial needs and says on what it will run. `backend` may be `auto`. Idempotent. */
   prepare(backend: string): Promise<BackendSummary>;
   run(trial: Trial, context: TrialContext): Promise<void>;
@@ -223,6 +232,7 @@ export interface RunStatus {
 export type RunEvent =
   & { readonly status: RunStatus }
   & (
+    | { readonly kind: "fetch"; readonly experiment: string; readonly scale: Scale; readonly note: string }
     | {
       readonly kind: "prepare";
       readonly experiment: string;

@@ -47,6 +47,9 @@ export async function verifyResults(settings: VerifySettings): Promise<VerifiedT
   try {
     tracker.start(0, chosen.length);
     const { id } = experiment;
+    await experiment.fetch?.(results.scale, options, (note) => {
+      tracker.emit({ kind: "fetch", experiment: id, scale: results.scale, note });
+    });
     tracker.emit({ kind: "prepare", experiment: id, scale: results.scale, backend: results.backend });
     const backend: BackendSummary = await pool.prepare();
     if (backend.name !== results.backend) {

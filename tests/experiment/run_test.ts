@@ -256,3 +256,31 @@ Deno.test("verify finds equal rows equal, and a changed experiment different", a
     changed.every((one) => !one.equal && /row 7: stored x 0\.\d+ at step 7, now x/.test(one.difference)),
   );
 });
+
+Deno.test("what trials read is fetched once, before the first of them, and a failure to get it stops the run", async () => {
+  using folder = temporaryFolder();
+  const events: string[] = [];
+  const fetching = {
+    ...toy,
+    fetch(scale: string, _options: unknown, onProgress: (note: string) => void) {
+      onProgress(`fetching for ${scale}`);
+      return Promise.resolve();
+    },
+  };
+  const settings = { scale: "smoke", workers: 0, resultsDir: folder.path } as const;
+  await runExperiment({
+    ...settings,
+    experiment: fetching,
+    onProgress: (event) => events.push(event.kind === "fetch" ? event.note : event.kind),
+  });
+  assert.equal(events.filter((kind) => kind === "fetching for smoke").length, 1);
+  assert.ok(events.indexOf("fetching for smoke") < events.indexOf("trial start"));
+
+  using empty = temporaryFolder();
+  const broken = { ...toy, fetch: () => Promise.reject(new RangeError("no network")) };
+  await assert.rejects(
+    runExperiment({ ...settings, experiment: broken, resultsDir: empty.path }),
+    /no network/,
+  );
+  assert.equal(digests(join(empty.path, "toy", "logistic", "smoke")).size, 0);
+});

@@ -4,6 +4,8 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import type { WebGPUBackend } from "@tensorflow/tfjs-backend-webgpu";
+import { tmpdir } from "node:os";
+import process from "node:process";
 import type { BackendDriver, BackendOptions, BackendRecord } from "./_driver.ts";
 
 /** Features that make kernels faster or better timed where the adapter has them. */
@@ -35,7 +37,17 @@ interface Running {
 
 let running: Running | null = null;
 
+/** Linux drivers complain on stderr, at each start, where no desktop session has named a folder for its sockets. */
+function nameRuntimeFolder(): void {
+  try {
+    process.env.XDG_RUNTIME_DIR ||= tmpdir();
+  } catch {
+    // Without --allow-env they complain, and work.
+  }
+}
+
 function requestAdapter(): Promise<GPUAdapter | null> {
+  nameRuntimeFolder();
   return Promise.resolve(
     globalThis.navigator?.gpu?.requestAdapter({ powerPreference: "high-performance" }) ?? null,
   );

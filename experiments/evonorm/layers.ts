@@ -350,9 +350,9 @@ on convolutions only, a cosine schedule from 0.1, random 24x24 crops and mirrori
 share their initial weights and the order of images with the same seeds of the other layers, so differences are paired.
 
 Deviations from the paper. Its main comparison is on ImageNet with ResNet-50, MobileNetV2 and EfficientNets; here it is the ResNet on
-CIFAR-10, at laptop scale narrow (width 16) and short. Groups: 8 (4 at smoke scale) instead of the 32 of the official code, which at these widths would leave one channel
-per group. The
-learning rate is the same for all layers and was not tuned for any. A training that diverges counts as chance accuracy.
+CIFAR-10, at laptop scale narrow (width 16) and short. Groups: 8 (4 at smoke scale) instead of the 32 of the official code, which at
+these widths would leave one channel per group. The learning rate is the same for all layers and was not tuned for any. A training
+that diverges counts as chance accuracy.
 
 What a small proxy can say: whether the layers train, and differences of several points. It cannot confirm or refute differences of a
 point on ImageNet.`.replaceAll(/([^\n])\n([^\n])/g, "$1 $2"),

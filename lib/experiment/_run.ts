@@ -3,6 +3,7 @@ import type { FileWriter } from "./_files.ts";
 import { resolveOptions, trialIdentity, trialsOf } from "./_identity.ts";
 import type { LaunchSettings } from "./_launch.ts";
 import { Pool } from "./_pool.ts";
+import { prepare } from "./_prepare.ts";
 import { ProgressTracker } from "./_progress.ts";
 import type { TrialResult } from "./_protocol.ts";
 import { runProvenance } from "./_provenance.ts";
@@ -64,6 +65,7 @@ class Run {
   readonly #trials: readonly Trial[];
   readonly #store: Store;
   readonly #tracker: ProgressTracker;
+  readonly #launch: LaunchSettings;
   readonly #pool: Pool;
   readonly #warnings: string[] = [];
   readonly #failed: FailedTrial[] = [];
@@ -80,8 +82,8 @@ class Run {
     this.#store = new Store(resultsDir, experiment.id, scale, settings.writeFile);
     this.#tracker = new ProgressTracker(this.#trials.length, onProgress);
     const signal = settings.signal ?? new AbortController().signal;
-    const launch: LaunchSettings = { experiment, scale, options: this.#options, backend, signal };
-    this.#pool = new Pool(launch, settings.workers ?? navigator.hardwareConcurrency);
+    this.#launch = { experiment, scale, options: this.#options, backend, signal };
+    this.#pool = new Pool(this.#launch, settings.workers ?? navigator.hardwareConcurrency);
   }
 
   close(): void {
@@ -89,7 +91,7 @@ class Run {
   }
 
   async complete(): Promise<RunOutcome> {
-    const { experiment, scale, backend = "auto" } = this.#settings;
+    const { backend } = this.#launch;
     // With a backend named, the store alone can say that there is nothing to do, without loading it.
     if (backend !== "auto") {
       const { stored, missing } = this.#lookUp(backend);
@@ -98,11 +100,7 @@ class Run {
       if (missing.length === 0 && known !== undefined) return this.#outcome(stored.length, known);
       this.#store.prepareForWriting();
     }
-    await experiment.fetch?.(scale, this.#options, (note) => {
-      this.#tracker.emit({ kind: "fetch", experiment: experiment.id, scale, note });
-    });
-    this.#tracker.emit({ kind: "prepare", experiment: experiment.id, scale, backend });
-    const summary = await this.#pool.prepare();
+    const summary = await prepare(this.#launch, this.#pool, this.#tracker);
     const { stored, missing } = this.#lookUp(summary.name);
     const todo = missing.slice(0, this.#settings.limitTrials);
     this.#tracker.start(stored.length, todo.length);

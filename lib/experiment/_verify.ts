@@ -2,8 +2,9 @@ import { rowsDigest } from "./_arrow.ts";
 import { integers } from "./_claims.ts";
 import { resolveOptions } from "./_identity.ts";
 import { Pool } from "./_pool.ts";
+import { prepare } from "./_prepare.ts";
 import { ProgressTracker } from "./_progress.ts";
-import type { BackendSummary, Experiment, ResultsView, Row, RunEvent, StoredTrial } from "./_types.ts";
+import type { Experiment, ResultsView, Row, RunEvent, StoredTrial } from "./_types.ts";
 
 /** Which stored trials to run again. */
 export interface VerifySettings {
@@ -46,16 +47,16 @@ export async function verifyResults(settings: VerifySettings): Promise<VerifiedT
   };
   try {
     tracker.start(0, chosen.length);
-    const { id } = experiment;
-    await experiment.fetch?.(results.scale, options, (note) => {
-      tracker.emit({ kind: "fetch", experiment: id, scale: results.scale, note });
-    });
-    tracker.emit({ kind: "prepare", experiment: id, scale: results.scale, backend: results.backend });
-    const backend: BackendSummary = await pool.prepare();
+    const backend = await prepare(launch, pool, tracker);
     if (backend.name !== results.backend) {
       throw new Error(`asked for ${results.backend}, got ${backend.name}`);
     }
-    tracker.emit({ kind: "start", experiment: id, scale: results.scale, workers: settings.workers ?? 0 });
+    tracker.emit({
+      kind: "start",
+      experiment: experiment.id,
+      scale: results.scale,
+      workers: settings.workers ?? 0,
+    });
     await pool.run(chosen.map((stored) => stored.provenance.trial), {
       started: (worker, { name }) => tracker.emit({ kind: "trial start", worker, trial: name }),
       progressed: (worker, { name }, fraction, note) =>

@@ -1,6 +1,13 @@
 /** A layer graph evaluated operation by operation: the specification that every compiled form is tested against. */
 import * as tf from "@tensorflow/tfjs";
-import { active, type Aggregation, batchMoments, type GraphNode, type LayerGraph } from "../graph/mod.ts";
+import {
+  active,
+  type Aggregation,
+  batchMoments,
+  type GraphNode,
+  initialNodes,
+  type LayerGraph,
+} from "../graph/mod.ts";
 import { mean, meanSquare, variance } from "./_moments.ts";
 import { add, divide, maximum, multiply, unaryPrimitives } from "./_primitives.ts";
 
@@ -27,7 +34,7 @@ export interface InterpretOptions {
 }
 
 /** Index of the first intermediate node; 0..3 are x, zero, v0, v1. */
-const FIRST = 4;
+const FIRST = initialNodes.length;
 
 /** The active nodes that aggregate over the batch, which need a moving moment for inference. */
 export function batchMomentNodes(graph: LayerGraph): { node: number; op: Aggregation }[] {

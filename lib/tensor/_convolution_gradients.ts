@@ -15,6 +15,7 @@ import {
   withMargins,
   withTapMargins,
 } from "./_convolution_window.ts";
+import { sumTo } from "./reductions.ts";
 
 type Filter = tf.Tensor4D;
 
@@ -114,7 +115,13 @@ export function depthwiseFilterGradient(x: tf.Tensor4D, dy: tf.Tensor4D, axes: A
       taps.push(tf.tidy(() => {
         const pixels = tapPixels(padded, axes, row, column).reshape([-1, channels, 1]);
         const products = tf.mul(pixels, upstream);
-        return sumPixels(products.reshape([1, n * height.output, width.output, channels * multiplier]));
+        const image = products.reshape<tf.Tensor4D>([
+          1,
+          n * height.output,
+          width.output,
+          channels * multiplier,
+        ]);
+        return sumTo(image, [1, 1, 1, channels * multiplier]);
       }));
     }
   }
@@ -156,10 +163,4 @@ function sumMultiplier(x: tf.Tensor4D, channels: number, multiplier: number): tf
   if (multiplier === 1) return x;
   const [n, h, w] = x.shape;
   return tf.sum(x.reshape([n * h * w, channels, multiplier]), -1).reshape([n, h, w, channels]);
-}
-
-/** The sum over pixels, [1, h, w, c] -> [c], by global average pooling: wasm sums outer axes slowly. */
-function sumPixels(x: tf.Tensor4D): tf.Tensor1D {
-  const [, h, w, channels] = x.shape;
-  return tf.mul(tf.avgPool(x, [h, w], 1, "valid"), h * w).reshape([channels]);
 }

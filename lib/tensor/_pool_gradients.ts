@@ -5,15 +5,11 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import type { BackendWasm } from "@tensorflow/tfjs-backend-wasm";
+import { replaceKernel } from "./_replace_kernel.ts";
 
 /** Registers them, replacing the backend's. Calling it again changes nothing. */
 export function registerPoolGradients(): void {
-  for (const kernel of kernels) {
-    const present = tf.getKernel(kernel.kernelName, "wasm");
-    if (present?.kernelFunc === kernel.kernelFunc) continue;
-    if (present) tf.unregisterKernel(kernel.kernelName, "wasm");
-    tf.registerKernel(kernel);
-  }
+  for (const kernel of kernels) replaceKernel(kernel);
 }
 
 type Call = Parameters<tf.KernelFunc>[0];

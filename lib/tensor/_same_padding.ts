@@ -1,5 +1,6 @@
 /** Corrects the wasm backend's convolutions with padding "same" and a kernel smaller than the stride. */
 import * as tf from "@tensorflow/tfjs";
+import { replaceKernel } from "./_replace_kernel.ts";
 
 const kernels: Record<string, { readonly depthwise: boolean }> = {
   Conv2D: { depthwise: false },
@@ -23,8 +24,7 @@ export function correctSamePadding(): void {
     const kernelFunc: tf.KernelFunc = (call) =>
       kernel.kernelFunc({ ...call, attrs: explicitPadding(call, depthwise) });
     corrected.add(kernelFunc);
-    tf.unregisterKernel(name, "wasm");
-    tf.registerKernel({ ...kernel, kernelFunc });
+    replaceKernel({ ...kernel, kernelFunc });
   }
 }
 

@@ -4,6 +4,7 @@ import { open } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type BackendDriver, type BackendRecord, processorName } from "./_driver.ts";
+import { replaceKernel } from "./_replace_kernel.ts";
 
 /** The SIMD build, which lies beside the package's main file. */
 function binaryPath(): string {
@@ -25,31 +26,24 @@ async function missing(): Promise<string | null> {
  * TensorFlow.js clones every tensor that it saves for a gradient, and its wasm kernel for that copies the data. Tensors never change,
  * so a clone can share them, as a reshape does.
  */
-function shareClones(): void {
-  tf.unregisterKernel("Identity", "wasm");
-  tf.registerKernel({
-    kernelName: "Identity",
-    backendName: "wasm",
-    kernelFunc: ({ inputs }) => {
-      const { dataId, shape, dtype } = inputs["x"] as tf.TensorInfo;
-      tf.backend().incRef(dataId);
-      return { dataId, shape, dtype };
-    },
-  });
-}
-
-let registered = false;
+const sharingClone: tf.KernelConfig = {
+  kernelName: "Identity",
+  backendName: "wasm",
+  kernelFunc: ({ inputs, backend }) => {
+    const { dataId, shape, dtype } = inputs["x"] as tf.TensorInfo;
+    (backend as tf.KernelBackend).incRef(dataId);
+    return { dataId, shape, dtype };
+  },
+};
 
 async function register(): Promise<void> {
-  if (registered) return;
   await import("@tensorflow/tfjs-backend-wasm");
   if (!(await tf.env().getAsync("WASM_HAS_SIMD_SUPPORT"))) {
     throw new Error("Cannot use the backend 'wasm' as the runtime must have WebAssembly SIMD: it has not");
   }
   // The threaded build does not start in Deno, and TensorFlow.js then changes to `cpu` without a word.
   tf.env().set("WASM_HAS_MULTITHREAD_SUPPORT", false);
-  shareClones();
-  registered = true;
+  replaceKernel(sharingClone);
 }
 
 function record(): BackendRecord {

@@ -13,6 +13,7 @@ import {
 } from "./_convolution_gradients.ts";
 import { type ConvolutionAttributes, convolutionAxes } from "./_convolution_window.ts";
 import { registerPoolGradients } from "./_pool_gradients.ts";
+import { replaceKernel } from "./_replace_kernel.ts";
 import { correctSamePadding } from "./_same_padding.ts";
 
 type Shape = [number, number, number, number];
@@ -62,12 +63,7 @@ const kinds: readonly Kind[] = [
  * ```
  */
 export function registerConvolutionGradients(): void {
-  for (const kernel of wasmKernels) {
-    const present = tf.getKernel(kernel.kernelName, "wasm");
-    if (present?.kernelFunc === kernel.kernelFunc) continue;
-    if (present) tf.unregisterKernel(kernel.kernelName, "wasm");
-    tf.registerKernel(kernel);
-  }
+  for (const kernel of wasmKernels) replaceKernel(kernel);
   correctSamePadding();
   registerPoolGradients();
   for (const gradient of gradients) tf.registerGradient(gradient);
@@ -148,7 +144,7 @@ function forward(
   filter: tf.Tensor4D,
   attributes: ConvolutionAttributes,
 ): tf.Tensor4D {
-  return runKernel(kind.name, { x, filter }, { dilations: [1, 1], ...attributes });
+  return runKernel(kind.name, { x, filter }, attributes);
 }
 
 function toInput(
@@ -160,11 +156,7 @@ function toInput(
 ): tf.Tensor4D {
   return needsComposition(attributes)
     ? composeInputGradient(kind, dy, filter, inputShape, attributes)
-    : runKernel(`${kind.name}BackpropInput`, { dy, filter }, {
-      dilations: [1, 1],
-      ...attributes,
-      inputShape,
-    });
+    : runKernel(`${kind.name}BackpropInput`, { dy, filter }, { ...attributes, inputShape });
 }
 
 function toFilter(
@@ -176,7 +168,7 @@ function toFilter(
 ): tf.Tensor4D {
   return needsComposition(attributes) || breaksOneDnn(filterShape, attributes)
     ? composeFilterGradient(kind, x, dy, filterShape, attributes)
-    : runKernel(`${kind.name}BackpropFilter`, { x, dy }, { dilations: [1, 1], ...attributes, filterShape });
+    : runKernel(`${kind.name}BackpropFilter`, { x, dy }, { ...attributes, filterShape });
 }
 
 /** What the gradient kernels of TensorFlow.js do not take: dilations, and on `tensorflow` padding by numbers. */
@@ -218,10 +210,11 @@ function composeFilterGradient(
   return kind.filterGradient(x, dy, convolutionAxes(x.shape, filterShape, attributes, kind.depthwise));
 }
 
+/** Runs a kernel; attributes of a gradient kernel may lack the dilations, which the forward kernels ask for. */
 function runKernel(name: string, inputs: Record<string, tf.Tensor>, attributes: object): tf.Tensor4D {
   return tf.engine().runKernel(
     name,
     inputs as tf.NamedTensorMap,
-    attributes as tf.NamedAttrMap,
+    { dilations: [1, 1], ...attributes } as tf.NamedAttrMap,
   ) as tf.Tensor4D;
 }

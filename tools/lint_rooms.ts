@@ -14,10 +14,11 @@ import { maskSource } from "./_mask.ts";
 /** Which rooms a room may import. Arrows point down only. */
 const arrows: Readonly<Record<string, readonly string[]>> = {
   graph: [],
-  tensor: [],
+  wasm: [],
+  tensor: ["wasm"],
   experiment: [],
   figures: [],
-  compile: ["graph"],
+  compile: ["graph", "wasm"],
   evolution: ["graph"],
   layers: ["graph", "compile", "tensor"],
   attention: ["tensor"],

@@ -11,7 +11,7 @@
  * {@linkcode stream} is the kit's only source of randomness: counter-based, split by name, the same on every
  * device. {@linkcode readSafetensors} and {@linkcode writeSafetensors} exchange tensors with other libraries.
  *
- * This room imports no other.
+ * This room imports only `wasm`.
  *
  * @module
  */
@@ -23,5 +23,6 @@ export { executeNative, type NativeAttribute } from "./native.ts";
 export { globalAveragePool, meanTo, repeatTo, type Shape4, sumTo } from "./reductions.ts";
 export * from "./safetensors.ts";
 export * from "./streams.ts";
+export { type WasmHeap, wasmHeap, wasmScratch } from "./wasm_heap.ts";
 export { cacheFolder, tensorflowFiles, tensorflowVersion } from "./tensorflow_files.ts";
 export type { TensorflowBuild, TensorflowFiles } from "./tensorflow_files.ts";

@@ -1,15 +1,11 @@
-/**
- * The stages of `setup:tensorflow`. Each makes one file or folder under a temporary name and renames it when it
- * is complete, so a stopped run goes on where it was and never leaves half a library behind.
- */
-import { spawn } from "node:child_process";
-import { createHash } from "node:crypto";
-import { createReadStream, existsSync } from "node:fs";
-import { cp, mkdir, readdir, realpath, rename, rm, writeFile } from "node:fs/promises";
+/** The stages of `setup:tensorflow`. */
+import { existsSync } from "node:fs";
+import { cp, mkdir, realpath, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { type TensorflowFiles, tensorflowVersion } from "../lib/tensor/mod.ts";
+import { pip, run, verify, type Wheel, wheelIn, writeJson } from "./_stages.ts";
 import { unzip } from "./_zip.ts";
 
 /** Newest source of the N-API binding; it compiles unchanged against the C interface of today's TensorFlow. */
@@ -30,41 +26,11 @@ export const cpuWheel = {
   sha256: "2b847d217b02ee7731ed91431daf3250daa0196c3c94614d23be27232e6e5b6c",
 };
 
-/** Prints one line of progress. */
-export type Log = (line: string) => void;
-
-/**
- * Runs `make(temporary)` and renames what it made to `target`. Does nothing when `target` exists, which says
- * that the stage was completed before.
- */
-export async function stage(
-  title: string,
-  target: string,
-  log: Log,
-  make: (temporary: string) => Promise<void>,
-): Promise<void> {
-  if (existsSync(target)) return log(`${title}: there`);
-  log(`${title} ...`);
-  const start = performance.now();
-  const temporary = `${target}.${process.pid}.tmp`;
-  await mkdir(dirname(target), { recursive: true });
-  try {
-    await make(temporary);
-    await rename(temporary, target);
-  } finally {
-    await rm(temporary, { recursive: true, force: true });
-  }
-  log(`${title}: done in ${((performance.now() - start) / 1000).toFixed(1)} s`);
-}
-
-/** Removes what killed runs left behind, and the downloaded wheel. */
-export async function tidy(files: TensorflowFiles): Promise<void> {
-  for (const name of await readdir(files.folder)) {
-    if (name === "wheel" || name.endsWith(".tmp")) {
-      await rm(join(files.folder, name), { recursive: true, force: true });
-    }
-  }
-}
+const tensorflowWheel: Wheel = {
+  of: "TensorFlow",
+  requirement: cpuWheel.requirement,
+  tags: "cp311, manylinux, x86_64",
+};
 
 /**
  * Downloads the wheel into `folder` with pip, under the file name that the package index gives it.
@@ -81,17 +47,8 @@ export async function downloadWheel(folder: string): Promise<void> {
     "--dest",
     folder,
     cpuWheel.requirement,
-  ]);
+  ], tensorflowWheel);
   await verify(await wheelIn(folder), cpuWheel.sha256);
-}
-
-/** The one wheel in `folder`. */
-export async function wheelIn(folder: string): Promise<string> {
-  const name = (await readdir(folder)).find((name) => name.endsWith(".whl"));
-  if (name === undefined) {
-    throw new Error(`Cannot unpack TensorFlow as ${folder} must hold a wheel: it holds none`);
-  }
-  return join(folder, name);
 }
 
 /**
@@ -106,12 +63,6 @@ export async function unpackLibraries(wheel: string, sha256: string, sitePackage
     const name = `tensorflow/libtensorflow_${library}.so.2`;
     if (!names.includes(name)) throw new Error(`Cannot unpack ${wheel} as it must hold ${name}: it does not`);
   }
-}
-
-async function verify(wheel: string, sha256: string): Promise<void> {
-  const given = await sha256Of(wheel);
-  if (given === sha256) return;
-  throw new Error(`Cannot unpack ${wheel} as its sha256 must be ${sha256}: current sha256 is ${given}`);
 }
 
 /** The libraries, and the headers that the C interface includes. */
@@ -136,19 +87,7 @@ export async function installCuda(sitePackages: string, wheel: string | undefine
     ...WHEEL_PLATFORM,
     ...MANYLINUX,
     `${requirement}[and-cuda]${version}`,
-  ]);
-}
-
-async function pip(options: string[]): Promise<void> {
-  const python = process.env.PYTHON || "python3";
-  await run(python, ["-m", "pip", "--version"]).catch((error) => {
-    throw new Error(
-      `Cannot fetch TensorFlow as Python's pip must be there: '${python} -m pip' says: ${error.message}. ` +
-        `Install it (Debian: apt install python3-pip), or fetch the wheel of ${cpuWheel.requirement} ` +
-        `(cp311, manylinux, x86_64) yourself and pass --wheel FILE`,
-    );
-  });
-  await run(python, ["-m", "pip", ...options], { show: true });
+  ], tensorflowWheel);
 }
 
 /**
@@ -258,46 +197,11 @@ export async function check(files: TensorflowFiles, record: string): Promise<voi
   await writeJson(record, { tensorflow: version, build: files.build, tfjsNode: TFJS_NODE });
 }
 
-/** SHA-256 of a file, in hexadecimal, read as a stream. */
-export async function sha256Of(path: string): Promise<string> {
-  const hash = createHash("sha256");
-  for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk);
-  return hash.digest("hex");
-}
-
 async function copy(from: string, to: string): Promise<void> {
   await mkdir(dirname(to), { recursive: true });
   await cp(await realpath(from), to, {
     recursive: true,
     dereference: true,
     filter: (path) => !basename(path).endsWith("_test.js"),
-  });
-}
-
-async function writeJson(path: string, value: unknown): Promise<void> {
-  await writeFile(path, `${JSON.stringify(value, null, 2)}\n`);
-}
-
-/** Runs a program and returns what it printed; with `show` its output goes to the terminal instead. */
-function run(
-  command: string,
-  options: string[],
-  { cwd, show = false }: { cwd?: string; show?: boolean } = {},
-) {
-  return new Promise<string>((resolve, reject) => {
-    const child = spawn(command, options, {
-      ...(cwd === undefined ? {} : { cwd }),
-      stdio: ["ignore", show ? "inherit" : "pipe", show ? "inherit" : "pipe"],
-    });
-    let output = "";
-    let errors = "";
-    child.stdout?.on("data", (chunk) => output += chunk);
-    child.stderr?.on("data", (chunk) => errors += chunk);
-    child.on("error", reject);
-    child.on("close", (code) => {
-      if (code === 0) return resolve(output);
-      const said = (errors + output).trim().slice(-2000);
-      reject(new Error(`'${command} ${options[0] ?? ""}' ended with code ${code}${said && `: ${said}`}`));
-    });
   });
 }

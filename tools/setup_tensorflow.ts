@@ -18,6 +18,7 @@ import { join, resolve } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { cacheFolder, type TensorflowFiles, tensorflowFiles, tensorflowVersion } from "../lib/tensor/mod.ts";
+import { type Log, stage, tidy, wheelIn } from "./_stages.ts";
 import {
   check,
   compileBinding,
@@ -26,11 +27,7 @@ import {
   downloadWheel,
   fetchPackage,
   installCuda,
-  type Log,
-  stage,
-  tidy,
   unpackLibraries,
-  wheelIn,
 } from "./_tensorflow_stages.ts";
 
 /** Makes everything that is not there yet. `wheel` replaces the download. */
@@ -66,7 +63,7 @@ export async function setUp(files: TensorflowFiles, wheel: string | undefined, l
   await stage("3/4 binding, compiled", files.binding, log, (output) => compileBinding(files, output));
   await stage("3/4 its loader, compiled", files.loader, log, (output) => compileLoader(files, output));
   await stage("4/4 loading it", files.ready, log, (record) => check(files, record));
-  await tidy(files);
+  await tidy(files.folder);
   log(`TensorFlow ${tensorflowVersion} is set up in ${files.folder}`);
 }
 

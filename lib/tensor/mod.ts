@@ -24,5 +24,7 @@ export { globalAveragePool, meanTo, repeatTo, type Shape4, sumTo } from "./reduc
 export * from "./safetensors.ts";
 export * from "./streams.ts";
 export { type WasmHeap, wasmHeap, wasmScratch } from "./wasm_heap.ts";
+export { onednnFiles, onednnVersion } from "./onednn_files.ts";
+export type { OnednnFiles } from "./onednn_files.ts";
 export { cacheFolder, tensorflowFiles, tensorflowVersion } from "./tensorflow_files.ts";
 export type { TensorflowBuild, TensorflowFiles } from "./tensorflow_files.ts";

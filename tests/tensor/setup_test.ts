@@ -9,7 +9,8 @@ import { fileURLToPath } from "node:url";
 import { crc32, deflateRawSync } from "node:zlib";
 import { cacheFolder, tensorflowFiles } from "../../lib/tensor/mod.ts";
 import { setUp } from "../../tools/setup_tensorflow.ts";
-import { compileLoader, sha256Of, stage, unpackLibraries } from "../../tools/_tensorflow_stages.ts";
+import { sha256Of, stage } from "../../tools/_stages.ts";
+import { compileLoader, unpackLibraries } from "../../tools/_tensorflow_stages.ts";
 import { unzip } from "../../tools/_zip.ts";
 
 interface File {

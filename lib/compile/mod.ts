@@ -1,0 +1,21 @@
+/**
+ * # compile: from a layer graph to fused kernels
+ *
+ * {@linkcode layerPrograms} turns a layer and its symbolic derivative into programs over values, {@linkcode schedule}
+ * orders a program into as few sweeps over the pixels as its statistics allow, and {@linkcode wasmKernel} writes that
+ * order as WebAssembly SIMD for one shape: in well under a millisecond, with no intermediate tensor in memory.
+ *
+ * @module
+ */
+export {
+  type BatchMoment,
+  isRelu,
+  layerPrograms,
+  type LayerPrograms,
+  momentName,
+  type VectorName,
+  vectorNames,
+} from "./program.ts";
+export { type Pass, type Phase, schedule, type Schedule } from "./schedule.ts";
+export { type Elementwise, isReduction, overBatch, type Program, type Reduction, type Value } from "./value.ts";
+export { type KernelShape, outputName, type WasmKernel, wasmKernel, type WasmOptions } from "./wasm.ts";

@@ -140,7 +140,7 @@ export class OnednnConvolution {
     let descriptor: Handle | null = null;
     try {
       descriptor = describe(runtime, product, geometry, layouts);
-      if (descriptor === null || implementation(runtime, descriptor).startsWith("ref")) return null;
+      if (descriptor === null || !isFast(implementation(runtime, descriptor), geometry)) return null;
       return new OnednnConvolution(runtime, product, descriptor, layouts);
     } finally {
       if (descriptor !== null) symbols.dnnl_primitive_desc_destroy(descriptor);
@@ -271,7 +271,15 @@ function paddingAfter({ input, kernel, output, stride, dilation, before }: Axis)
   return Math.max((output - 1) * stride + (kernel - 1) * dilation + 1 - before - input, 0);
 }
 
-/** Names the code that a primitive would run, e.g. "brgconv:avx512_core"; plain loops begin with "ref". */
+/**
+ * False for plain loops, and for depthwise convolutions computed as regular ones of each group: the library fills
+ * each group up to 16 channels, which costs 16 times the work and 256 times the filter.
+ */
+function isFast(name: string, { kind }: ConvolutionGeometry): boolean {
+  return !name.includes("ref") && (kind === "regular" || name.includes("dw"));
+}
+
+/** Names the code that a primitive would run, e.g. "brgconv:avx512_core", "jit_dw:avx2" or "ref:any". */
 function implementation(runtime: OnednnRuntime, descriptor: Handle): string {
   const address = new BigUint64Array(1);
   check(

@@ -1,60 +1,16 @@
 import assert from "node:assert/strict";
-import { Buffer } from "node:buffer";
 import { spawnSync } from "node:child_process";
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { crc32, deflateRawSync } from "node:zlib";
+import { deflateRawSync } from "node:zlib";
 import { cacheFolder, tensorflowFiles } from "../../lib/tensor/mod.ts";
 import { setUp } from "../../tools/setup_tensorflow.ts";
 import { sha256Of, stage } from "../../tools/_stages.ts";
 import { compileLoader, unpackLibraries } from "../../tools/_tensorflow_stages.ts";
 import { unzip } from "../../tools/_zip.ts";
-
-interface File {
-  name: string;
-  text: string;
-  stored?: boolean;
-}
-
-/** A zip archive of small files, as the format's specification (APPNOTE 6.3) lays it out. */
-function zip(files: File[]): Uint8Array<ArrayBuffer> {
-  const parts: Uint8Array[] = [];
-  const directory: Uint8Array[] = [];
-  let offset = 0;
-  for (const { name, text, stored = false } of files) {
-    const bytes = new TextEncoder().encode(text);
-    const packed = stored ? bytes : deflateRawSync(bytes);
-    const title = new TextEncoder().encode(name);
-    const header = (signature: number, length: number) => {
-      const view = new DataView(new ArrayBuffer(length));
-      view.setUint32(0, signature, true);
-      const at = signature === 0x04034b50 ? 8 : 10;
-      view.setUint16(at, stored ? 0 : 8, true);
-      view.setUint32(at + 6, crc32(bytes), true);
-      view.setUint32(at + 10, packed.length, true);
-      view.setUint32(at + 14, bytes.length, true);
-      view.setUint16(at + 18, title.length, true);
-      return view;
-    };
-    const local = header(0x04034b50, 30);
-    const entry = header(0x02014b50, 46);
-    entry.setUint32(42, offset, true);
-    parts.push(new Uint8Array(local.buffer), title, packed);
-    directory.push(new Uint8Array(entry.buffer), title);
-    offset += 30 + title.length + packed.length;
-  }
-  const length = directory.reduce((sum, part) => sum + part.length, 0);
-  const end = new DataView(new ArrayBuffer(22));
-  end.setUint32(0, 0x06054b50, true);
-  end.setUint16(8, files.length, true);
-  end.setUint16(10, files.length, true);
-  end.setUint32(12, length, true);
-  end.setUint32(16, offset, true);
-  return new Uint8Array(Buffer.concat([...parts, ...directory, new Uint8Array(end.buffer)]));
-}
+import { type File, inFolder, zip } from "./_archives.ts";
 
 const CC = "tensorflow/libtensorflow_cc.so.2";
 const FRAMEWORK = "tensorflow/libtensorflow_framework.so.2";
@@ -65,16 +21,6 @@ const wheelFiles: File[] = [
   { name: HEADER, text: "" },
   { name: "tensorflow/python/everything.py", text: "not needed" },
 ];
-
-/** Runs `test` in an empty folder. */
-async function inFolder(test: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "normlab-setup-"));
-  try {
-    await test(folder);
-  } finally {
-    await rm(folder, { recursive: true });
-  }
-}
 
 Deno.test("unzip takes chosen entries out, stored, deflated and empty ones", () =>
   inFolder(async (folder) => {

@@ -1,6 +1,6 @@
 /**
- * The one file of the library that knows which runtime it is in: versions for the provenance, and the command
- * that starts a worker process.
+ * The one file of the room that knows which runtime it is in: versions for the provenance, and the command that
+ * starts a worker process.
  */
 import { fileURLToPath } from "node:url";
 import process from "node:process";
@@ -26,11 +26,15 @@ export function workerCommand(script: URL, backend: string): { command: string; 
 }
 
 /**
- * A worker computes and talks to its coordinator: it reads code, data and weights, and writes nothing. Only the
- * native backend loads a foreign library.
+ * A worker computes and talks to its coordinator: it reads code, data and weights, and writes nothing. Native
+ * backends load foreign libraries; so does wasm, for its convolutions, where this process might do so itself.
  */
 function permissions(backend: string): string[] {
   const flags = ["--allow-read", "--allow-env", "--allow-sys"];
-  if (backend === "tensorflow" || backend === "auto") flags.push("--allow-ffi");
+  const foreign = process.env.NORMLAB_ONEDNN !== "off" &&
+    deno?.permissions.querySync({ name: "ffi" }).state === "granted";
+  if (backend === "tensorflow" || backend === "auto" || (backend === "wasm" && foreign)) {
+    flags.push("--allow-ffi");
+  }
   return flags;
 }

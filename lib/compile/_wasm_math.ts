@@ -8,7 +8,6 @@ import {
   type Operand,
   sequence,
   set,
-  tee,
   v128,
 } from "../wasm/mod.ts";
 import type { Elementwise } from "./value.ts";
@@ -21,8 +20,8 @@ export interface VectorSettings {
   readonly relaxed: boolean;
 }
 
-// exp: x = n ln 2 + r; ln 2 in two parts, the first with so few bits that n times it is exact. The polynomials of exp
-// and log are those of Cephes (Moshier, expf and logf: relative error about 1e-7), that of tanh is Eigen's rational fit.
+// exp: x = n ln 2 + r; ln 2 in two parts, the first with so few bits that n times it is exact. The polynomials are
+// those of Cephes (Moshier: expf, logf, tanhf; relative errors of about 1e-7).
 const LOG2E = 1.44269504088896341, LN2_HIGH = 0.693359375, LN2_LOW = -2.12194440e-4;
 const MAGIC = 1.5 * 2 ** 23;
 const EXP = [
@@ -46,22 +45,8 @@ const LOG = [
   3.3333331174e-1,
 ];
 const SQRT_HALF = 0.707106781186547524;
-const TANH_MOST = 7.90531110763549805;
-const TANH_NUMERATOR = [
-  -2.76076847742355e-16,
-  2.00018790482477e-13,
-  -8.60467152213735e-11,
-  5.12229709037114e-08,
-  1.48572235717979e-05,
-  6.37261928875436e-04,
-  4.89352455891786e-03,
-];
-const TANH_DENOMINATOR = [
-  1.19825839466702e-06,
-  1.18534705686654e-04,
-  2.26843463243900e-03,
-  4.89352518554385e-03,
-];
+const TANH = [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1];
+const TANH_SMALL = 0.625;
 
 /** Writes element-wise operations; temporaries become variables of the function. */
 export class VectorMath {
@@ -194,9 +179,9 @@ export class VectorMath {
     return v128.or(magnitude, sign);
   }
 
-  /** A positive magnitude with the sign of a, 0 where a is 0. */
+  /** A value times the sign of a, 0 where a is 0. */
   #withSign(a: Local, magnitude: Operand): Code {
-    const signed = v128.or(magnitude, v128.and(a, this.#integer(-(2 ** 31))));
+    const signed = v128.xor(magnitude, v128.and(a, this.#integer(-(2 ** 31))));
     // NaN is not equal to 0, so a NaN magnitude stays; a NaN a must be one of the result too.
     return v128.or(this.#unlessZero(a, signed), f32x4.ne(a, a));
   }
@@ -266,12 +251,19 @@ export class VectorMath {
   }
 
   #tanh(a: Local): Code {
-    const x = this.#temporary(), square = this.#temporary();
-    const clamped = f32x4.pmin(f32x4.pmax(a, this.constant(-TANH_MOST)), this.constant(TANH_MOST));
-    const quotient = f32x4.div(
-      f32x4.mul(x, this.#polynomial(square, TANH_NUMERATOR)),
-      this.#polynomial(square, TANH_DENOMINATOR),
+    const square = this.#temporary(), magnitude = this.#temporary();
+    // Near 0 a series keeps relative accuracy; elsewhere 1 - 2 / (e^(2|a|) + 1).
+    const near = this.multiplyAdd(f32x4.mul(this.#polynomial(square, TANH), square), a, a);
+    const power = this.#exp(f32x4.add(magnitude, magnitude));
+    const far = f32x4.sub(
+      this.constant(1),
+      f32x4.div(this.constant(2), f32x4.add(power, this.constant(1))),
     );
-    return sequence(set(square, f32x4.mul(tee(x, clamped), x)), quotient);
+    const signed = v128.or(far, v128.and(a, this.#integer(-(2 ** 31))));
+    return sequence(
+      set(square, f32x4.mul(a, a)),
+      set(magnitude, f32x4.abs(a)),
+      v128.select(signed, near, f32x4.gt(magnitude, this.constant(TANH_SMALL))),
+    );
   }
 }

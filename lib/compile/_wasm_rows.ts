@@ -91,7 +91,7 @@ class RowWriter {
   #isElementwise(index: number): boolean {
     const value = this.#values[index]!;
     const input = this.#values[value.inputs[0]!]!;
-    return value.axes === "wh" || (overBatch(value) && !input.perSample);
+    return input.op === "Constant" || value.axes === "wh" || (overBatch(value) && !input.perSample);
   }
 
   #reduction(index: number, op: Reduction): Code {

@@ -10,12 +10,19 @@
 export {
   type BatchMoment,
   isRelu,
-  layerPrograms,
   type LayerPrograms,
+  layerPrograms,
   momentName,
   type VectorName,
   vectorNames,
 } from "./program.ts";
-export { type Pass, type Phase, schedule, type Schedule } from "./schedule.ts";
-export { type Elementwise, isReduction, overBatch, type Program, type Reduction, type Value } from "./value.ts";
+export { type Pass, type Phase, type Schedule, schedule } from "./schedule.ts";
+export {
+  type Elementwise,
+  isReduction,
+  overBatch,
+  type Program,
+  type Reduction,
+  type Value,
+} from "./value.ts";
 export { type KernelShape, outputName, type WasmKernel, wasmKernel, type WasmOptions } from "./wasm.ts";

@@ -169,21 +169,26 @@ function savedStatistics(
   forward: readonly number[],
   backward: readonly number[],
 ): number[] {
-  const made = reachable(values, forward), needed = reachable(values, backward);
+  const made = reachable(values, forward, () => false);
   const accumulated = new Set(
-    values.flatMap(({ op, inputs }, index) => made.has(index) && op === "variance" ? [inputs[0]!] : []),
+    [...made].flatMap((index) => values[index]!.op === "variance" ? [values[index]!.inputs[0]!] : []),
   );
-  return values.flatMap((value, index) => {
-    if (!isReduction(value.op) || !needed.has(index)) return [];
-    const free = value.op === "mean" && accumulated.has(value.inputs[0]!);
-    return made.has(index) || free ? [index] : [];
-  });
+  const kept = (index: number) => {
+    const { op, inputs } = values[index]!;
+    return isReduction(op) && (made.has(index) || (op === "mean" && accumulated.has(inputs[0]!)));
+  };
+  return [...reachable(values, backward, kept)].filter(kept).sort((a, b) => a - b);
 }
 
-function reachable(values: readonly Value[], from: readonly number[]): Set<number> {
+/** What some values are made of, themselves included, without looking behind those that satisfy `stop`. */
+function reachable(
+  values: readonly Value[],
+  from: readonly number[],
+  stop: (index: number) => boolean,
+): Set<number> {
   const reached = new Set(from);
   for (let index = values.length - 1; index >= 0; index--) {
-    if (reached.has(index)) { for (const input of values[index]!.inputs) reached.add(input); }
+    if (reached.has(index) && !stop(index)) { for (const input of values[index]!.inputs) reached.add(input); }
   }
   return reached;
 }

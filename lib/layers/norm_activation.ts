@@ -8,10 +8,13 @@ import {
   type PublishedLayer,
   publishedLayer,
 } from "../graph/mod.ts";
-import type { Shape4 } from "../tensor/mod.ts";
-import { add, multiply, relu } from "./_primitives.ts";
+import { isRelu } from "../compile/mod.ts";
+import { compiledLayer, compiles } from "./_compiled.ts";
 import { fusedBatchNorm } from "./_fused_batch_norm.ts";
-import { batchMomentNodes, interpret } from "./interpret.ts";
+import { interpretLayer } from "./_interpreted.ts";
+import type { LayerOptions, LayerVectors } from "./_layer_inputs.ts";
+import { relu } from "./_primitives.ts";
+import { batchMomentNodes } from "./interpret.ts";
 import type { Parameters } from "./parameters.ts";
 
 /** A layer to build: the name of a published one, a graph, or a graph with a name, its post-affine part and its own epsilon. */
@@ -25,6 +28,11 @@ export interface NormActivationOptions {
   decay?: number;
   /** Overrides the layer's epsilon (1e-5 unless published otherwise). */
   epsilon?: number;
+  /**
+   * `compiled`: as fused kernels, forward and backward one each, on backends that have them (wasm, webgpu). `interpreted`: operation by
+   * operation, the specification. Default compiled.
+   */
+  evaluation?: "compiled" | "interpreted";
 }
 
 /** The number of groups used for `channels`: `groups` lowered by one until it divides them. */
@@ -40,8 +48,6 @@ export function resolveLayer(source: LayerSource): PublishedLayer {
   return "nodes" in source ? { name: canonicalHash(source), graph: source, source: "given graph" } : source;
 }
 
-const RELU: LayerGraph = { nodes: [{ op: "Max", inputs: [0, 1] }] };
-const isRelu = (graph: LayerGraph) => canonicalHash(graph) === canonicalHash(RELU);
 const isBatchNorm = (graph: LayerGraph) =>
   canonicalHash(graph) === canonicalHash(publishedLayer("BN-ReLU").graph);
 
@@ -61,7 +67,7 @@ export class NormActivation {
   readonly #beta: tf.Variable;
   readonly #vectors: { v0: tf.Variable | null; v1: tf.Variable | null; tau: tf.Variable | null };
   readonly #moments = new Map<number, tf.Variable>();
-  readonly #relu: boolean;
+  readonly #interpreted: boolean;
   readonly #batchNorm: boolean;
 
   constructor(
@@ -88,8 +94,8 @@ export class NormActivation {
       const name = `moving_${op === "mean" ? "mean" : op === "rms" ? "mean_square" : "variance"}_${node}`;
       this.#moments.set(node, parameters.create(name, [channels], bufferStart(op), "statistic"));
     }
-    this.#relu = post !== undefined && isRelu(post);
-    this.#batchNorm = isBatchNorm(graph);
+    this.#interpreted = options.evaluation === "interpreted";
+    this.#batchNorm = isBatchNorm(graph) && (post === undefined || isRelu(post));
   }
 
   /**
@@ -103,47 +109,40 @@ export class NormActivation {
         `Cannot apply the layer ${this.layer.name} as 'x' must be [n, h, w, ${this.channels}]: current shape is [${x.shape}]`,
       );
     }
-    return this.#post(this.#affine(x, training));
+    return this.#fusedBatchNorm(x, training) ?? this.#evaluate(x, training);
   }
 
-  #affine(x: tf.Tensor4D, training: boolean): tf.Tensor4D {
-    const { graph } = this.layer;
-    if (training && this.#batchNorm) {
-      const fused = fusedBatchNorm(x, this.#gamma as tf.Tensor1D, this.#beta as tf.Tensor1D, this.epsilon);
-      if (fused) {
-        for (const { node, op } of batchMomentNodes(graph)) {
-          this.#follow(node, op === "mean" ? fused.mean : fused.variance);
-        }
-        return fused.y;
-      }
-    }
-    const zeros = () => tf.zeros<tf.Rank.R1>([this.channels]);
-    const z = interpret(graph, {
-      x,
-      v0: (this.#vectors.v0 as tf.Tensor1D | null) ?? zeros(),
-      v1: (this.#vectors.v1 as tf.Tensor1D | null) ?? zeros(),
-    }, {
+  #evaluate(x: tf.Tensor4D, training: boolean): tf.Tensor4D {
+    const options: LayerOptions = {
       groups: this.groups,
       epsilon: this.epsilon,
       ...(training ? { onBatchMoment: (node, moment) => this.#follow(node, moment) } : {
         movingMoments: this.#moments as ReadonlyMap<number, tf.Tensor> as ReadonlyMap<number, tf.Tensor1D>,
       }),
-    });
-    return affine(z, x.shape, this.#gamma as tf.Tensor1D, this.#beta as tf.Tensor1D);
+    };
+    const vectors: LayerVectors = Object.fromEntries(
+      Object.entries({ ...this.#vectors, gamma: this.#gamma, beta: this.#beta }).filter(([, vector]) =>
+        vector !== null
+      ),
+    );
+    const evaluate = !this.#interpreted && compiles() ? compiledLayer : interpretLayer;
+    return evaluate(this.layer, { x, vectors }, options);
+  }
+
+  /** Batch norm, with ReLU or without, as the tensorflow backend has it in one operation; null elsewhere. */
+  #fusedBatchNorm(x: tf.Tensor4D, training: boolean): tf.Tensor4D | null {
+    if (!training || !this.#batchNorm || this.#interpreted) return null;
+    const fused = fusedBatchNorm(x, this.#gamma as tf.Tensor1D, this.#beta as tf.Tensor1D, this.epsilon);
+    if (fused === null) return null;
+    for (const { node, op } of batchMomentNodes(this.layer.graph)) {
+      this.#follow(node, op === "mean" ? fused.mean : fused.variance);
+    }
+    return this.layer.post ? relu(fused.y) : fused.y;
   }
 
   #follow(node: number, moment: tf.Tensor1D): void {
     const moving = this.#moments.get(node)!;
     moving.assign(tf.add(tf.mul(moving, this.decay), tf.mul(moment, 1 - this.decay)));
-  }
-
-  #post(y: tf.Tensor4D): tf.Tensor4D {
-    const { post } = this.layer;
-    if (!post) return y;
-    if (this.#relu) return relu(y);
-    const zeros = tf.zeros<tf.Rank.R1>([this.channels]);
-    const v0 = (this.#vectors.tau as tf.Tensor1D | null) ?? zeros;
-    return interpret(post, { x: y, v0, v1: zeros }, { groups: this.groups, epsilon: this.epsilon });
   }
 }
 
@@ -151,12 +150,3 @@ export class NormActivation {
 function reads(graph: LayerGraph, index: number): boolean {
   return active(graph).includes(index);
 }
-
-/** gamma * z + beta at the full shape: z may be constant over some axes. */
-function affine(z: tf.Tensor4D, shape: Shape4, gamma: tf.Tensor1D, beta: tf.Tensor1D): tf.Tensor4D {
-  const perChannel = (t: tf.Tensor1D) => t.reshape([1, 1, 1, t.size]) as tf.Tensor4D;
-  const y = add(multiply(z, perChannel(gamma)), perChannel(beta));
-  return y.size === sizeOf(shape) ? y : add(y, tf.zeros(shape));
-}
-
-const sizeOf = (shape: Shape4): number => shape.reduce((product, size) => product * size, 1);

@@ -14,7 +14,7 @@ import {
   shuffle32,
   v128,
 } from "../wasm/mod.ts";
-import { type KernelShape, type Layout, type Source } from "./_wasm_layout.ts";
+import type { KernelShape, Layout, Source } from "./_wasm_layout.ts";
 import { VectorMath, type VectorSettings } from "./_wasm_math.ts";
 import { fullValues, type Pass } from "./schedule.ts";
 import type { Elementwise, Program, Value } from "./value.ts";

@@ -18,9 +18,9 @@ const MOST_PRIMITIVES = 512;
 
 /** Null when oneDNN can be used here, else the reason why not and how to get it. */
 export function onednnProblem(): string | null {
-  if (process.env.NORMLAB_ONEDNN === "off") return "declined by NORMLAB_ONEDNN=off";
   const problem = foreignLibraryProblem();
   if (problem !== null) return problem;
+  if (process.env.NORMLAB_ONEDNN === "off") return "declined by NORMLAB_ONEDNN=off";
   const { folder, ready } = onednnFiles();
   return existsSync(ready)
     ? null

@@ -3,6 +3,7 @@ import * as tf from "@tensorflow/tfjs";
 import { open } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { convolutionEngines } from "./_convolution_engines.ts";
 import { type BackendDriver, type BackendRecord, processorName } from "./_driver.ts";
 import { replaceKernel } from "./_replace_kernel.ts";
 
@@ -52,6 +53,7 @@ function record(): BackendRecord {
     device: processorName(),
     driver: "WebAssembly SIMD",
     tfjs: tf.version.tfjs,
+    library: `convolutions by ${convolutionEngines().map(({ name }) => name).join(", ")}`,
     software: false,
     threads: 1,
   };

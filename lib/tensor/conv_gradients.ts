@@ -14,7 +14,8 @@ import {
 import { type ConvolutionAttributes, convolutionAxes } from "./_convolution_window.ts";
 import { registerPoolGradients } from "./_pool_gradients.ts";
 import { replaceKernel } from "./_replace_kernel.ts";
-import { correctSamePadding } from "./_same_padding.ts";
+import { convolveByEngine } from "./_convolution_engines.ts";
+import { replaceForwardKernels } from "./_same_padding.ts";
 
 type Shape = [number, number, number, number];
 
@@ -40,9 +41,9 @@ const kinds: readonly Kind[] = [
 ];
 
 /**
- * Registers the kernels of convolution gradients that the wasm backend lacks (or has, but 100 times too
- * slow), right ones for pooling and for convolutions padded "same" with a kernel smaller than the stride,
- * which it gets wrong, and for all backends the gradients of dilated convolutions and second derivatives.
+ * Registers the kit's kernels of convolutions and their gradients on the wasm backend, which lacks most of the gradients and is slow
+ * at the rest: by oneDNN where it is set up, else by kernels written in WebAssembly at run time. Also right ones for pooling and for
+ * convolutions padded "same" with a kernel smaller than the stride, which it gets wrong, and for all backends the gradients of dilated convolutions and second derivatives.
  * {@linkcode useBackend} does so itself; calling it again changes nothing.
  *
  * Images must be NHWC. A gradient is that of TensorFlow's convolution with the same strides, padding and dilations,
@@ -64,7 +65,7 @@ const kinds: readonly Kind[] = [
  */
 export function registerConvolutionGradients(): void {
   for (const kernel of wasmKernels) replaceKernel(kernel);
-  correctSamePadding();
+  replaceForwardKernels();
   registerPoolGradients();
   for (const gradient of gradients) tf.registerGradient(gradient);
 }
@@ -73,21 +74,42 @@ const wasmKernels: readonly tf.KernelConfig[] = kinds.flatMap((kind) => [
   wasmKernel(
     `${kind.name}BackpropInput`,
     ({ dy, filter }, attributes) =>
+      convolveByEngine(
+        "inputGradient",
+        { input: attributes.inputShape, filter: filter!, output: dy! },
+        attributes,
+        kind.depthwise,
+      ),
+    ({ dy, filter }, attributes) =>
       composeInputGradient(kind, dy!, filter!, attributes.inputShape, attributes),
   ),
   wasmKernel(
     `${kind.name}BackpropFilter`,
+    ({ x, dy }, attributes) =>
+      convolveByEngine(
+        "filterGradient",
+        { input: x!, filter: attributes.filterShape, output: dy! },
+        attributes,
+        kind.depthwise,
+      ),
     ({ x, dy }, attributes) => composeFilterGradient(kind, x!, dy!, attributes.filterShape, attributes),
   ),
 ]);
 
-type Composition = (inputs: Record<string, tf.Tensor4D>, attributes: GradientAttributes) => tf.Tensor4D;
+type Tensors = Record<string, tf.Tensor4D>;
 
-/** A kernel that runs a composition of other kernels. */
-function wasmKernel(kernelName: string, compose: Composition): tf.KernelConfig {
+/** A kernel computed by an engine, or where none takes it by a composition of other kernels. */
+function wasmKernel(
+  kernelName: string,
+  byEngine: (inputs: Tensors, attributes: GradientAttributes) => tf.TensorInfo | null,
+  compose: (inputs: Tensors, attributes: GradientAttributes) => tf.Tensor4D,
+): tf.KernelConfig {
   const kernelFunc: tf.KernelFunc = ({ inputs, attrs, backend }) => {
-    const tensors = inputs as unknown as Record<string, tf.Tensor4D>;
-    const result = tf.tidy(() => compose(tensors, attrs as unknown as GradientAttributes));
+    const tensors = inputs as unknown as Tensors;
+    const attributes = attrs as unknown as GradientAttributes;
+    const computed = byEngine(tensors, attributes);
+    if (computed !== null) return computed;
+    const result = tf.tidy(() => compose(tensors, attributes));
     // The engine makes a tensor of its own of the data that a kernel returns: keep them while letting go of this one.
     const { dataId, shape, dtype } = result;
     (backend as tf.KernelBackend).incRef(dataId);
@@ -171,8 +193,12 @@ function toFilter(
     : runKernel(`${kind.name}BackpropFilter`, { x, dy }, { ...attributes, filterShape });
 }
 
-/** What the gradient kernels of TensorFlow.js do not take: dilations, and on `tensorflow` padding by numbers. */
+/**
+ * What the gradient kernels of TensorFlow.js do not take: dilations, and on `tensorflow` padding by numbers. Those of the wasm
+ * backend are the kit's and take all.
+ */
 function needsComposition({ dilations = 1, pad }: ConvolutionAttributes): boolean {
+  if (tf.getBackend() === "wasm") return false;
   return [dilations].flat().some((dilation) => dilation > 1) ||
     (typeof pad !== "string" && tf.getBackend() === "tensorflow");
 }

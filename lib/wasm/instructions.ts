@@ -161,6 +161,14 @@ export const v128 = {
   select: vector(0x52) as Ternary,
 };
 
+/** Blocks of memory; sizes in bytes. */
+export const memory = {
+  /** Copies from the second address to the first. */
+  copy: instruction(0xfc, 0x0a, 0, 0) as Ternary,
+  /** Sets every byte from the first address on to the second operand. */
+  fill: instruction(0xfc, 0x0b, 0) as Ternary,
+};
+
 /** Four integers. */
 export const i32x4 = {
   const: (value: number): Code => (out) => {

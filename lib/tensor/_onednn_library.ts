@@ -45,6 +45,8 @@ const symbols = {
     parameters: ["buffer", "usize", "usize", "usize", "usize", "usize"],
     result: "i32",
   },
+  dnnl_primitive_attr_create: { parameters: ["buffer"], result: "i32" },
+  dnnl_primitive_attr_set_scratchpad_mode: { parameters: ["usize", "i32"], result: "i32" },
   dnnl_primitive_desc_query: { parameters: ["usize", "i32", "i32", "buffer"], result: "i32" },
   dnnl_primitive_desc_query_md: { parameters: ["usize", "i32", "i32"], result: "usize" },
   dnnl_primitive_desc_destroy: { parameters: ["usize"], result: "i32" },

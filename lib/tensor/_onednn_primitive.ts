@@ -12,11 +12,14 @@ const UNIMPLEMENTED = 3;
 const IMPLEMENTATION_NAME = 8;
 const NO_HANDLE = 0n;
 /** Argument numbers of an execution. */
-const arguments_ = { input: 1, output: 17, filter: 33, from: 1, to: 17 };
+const arguments_ = { input: 1, output: 17, filter: 33, from: 1, to: 17, scratchpad: 80 };
 const gradientArguments = { input: 129, output: 145, filter: 161 };
-/** What to ask for the layout of the filter that a primitive has chosen. */
+/** What to ask for the layouts that a primitive has chosen: of the filter, and of its working space. */
 const WEIGHTS = 131;
 const WEIGHTS_GRADIENT = 132;
+const SCRATCHPAD = 136;
+/** Working space comes from the caller. */
+const USER_MODE = 1;
 const MOST_DIMENSIONS = 12;
 /** Of an address; the library's vectors. */
 const ALIGNMENT = 64n;
@@ -32,6 +35,8 @@ const statusTexts: Readonly<Record<number, string>> = {
 export class OnednnRuntime {
   readonly engine: Handle;
   readonly stream: Handle;
+  /** How primitives are made. */
+  readonly attributes: Handle;
   readonly #created = new BigUint64Array(1);
   #block = new Uint8Array(0);
   #blockAddress: Handle = 0n;
@@ -42,6 +47,11 @@ export class OnednnRuntime {
     const [PROCESSOR, IN_ORDER] = [1, 1];
     this.engine = this.create("an engine", (out) => dnnl_engine_create(out, PROCESSOR, 0n));
     this.stream = this.create("a stream", (out) => dnnl_stream_create(out, this.engine, IN_ORDER));
+    this.attributes = this.create("attributes", (out) => library.symbols.dnnl_primitive_attr_create(out));
+    check(
+      "set attributes",
+      library.symbols.dnnl_primitive_attr_set_scratchpad_mode(this.attributes, USER_MODE),
+    );
   }
 
   /** What `make` writes to its argument. */
@@ -55,7 +65,7 @@ export class OnednnRuntime {
     if (this.#block.length < bytes + ALIGNMENT) {
       this.#block = new Uint8Array(Number(bytes + ALIGNMENT));
       const address = this.library.addressOf(this.#block);
-      this.#blockAddress = (address + ALIGNMENT - 1n) / ALIGNMENT * ALIGNMENT;
+      this.#blockAddress = aligned(address);
     }
     return this.#blockAddress;
   }
@@ -64,7 +74,6 @@ export class OnednnRuntime {
 /** The filter in the layout that a primitive computes with, and the primitive that brings it there or back. */
 interface Reordering {
   readonly memory: Handle;
-  readonly bytes: bigint;
   readonly primitive: Handle;
   readonly list: Uint8Array<ArrayBuffer>;
 }
@@ -80,6 +89,10 @@ export class OnednnConvolution {
   readonly #filter: Handle;
   readonly #output: Handle;
   readonly #reordering: Reordering | null = null;
+  readonly #scratchpad: Handle;
+  /** Working memory: the reordered filter, then the scratchpad. */
+  readonly #filterBytes: bigint = 0n;
+  readonly #bytes: bigint;
 
   private constructor(
     runtime: OnednnRuntime,
@@ -104,19 +117,23 @@ export class OnednnConvolution {
       writesFilter ? WEIGHTS_GRADIENT : WEIGHTS,
       0,
     );
+    const sizeOf = (layout: Handle) => aligned(symbols.dnnl_memory_desc_get_size(layout));
     let filter = this.#filter;
     if (symbols.dnnl_memory_desc_equal(chosen, images.filter) === 0) {
       filter = memory(chosen);
+      this.#filterBytes = sizeOf(chosen);
       const [from, to] = writesFilter ? [chosen, images.filter] : [images.filter, chosen];
       this.#reordering = {
         memory: filter,
-        bytes: symbols.dnnl_memory_desc_get_size(chosen),
         primitive: reorder(runtime, from, to),
         list: writesFilter
           ? argumentList([[arguments_.from, filter], [arguments_.to, this.#filter]])
           : argumentList([[arguments_.from, this.#filter], [arguments_.to, filter]]),
       };
     }
+    const scratchpad = symbols.dnnl_primitive_desc_query_md(descriptor, SCRATCHPAD, 0);
+    this.#scratchpad = memory(scratchpad);
+    this.#bytes = this.#filterBytes + sizeOf(scratchpad);
     this.#primitive = runtime.create(
       "a convolution",
       (out) => symbols.dnnl_primitive_create(out, descriptor),
@@ -126,10 +143,11 @@ export class OnednnConvolution {
       [product === "inputGradient" ? gradientArguments.input : input, this.#input],
       [writesFilter ? gradientArguments.filter : arguments_.filter, filter],
       [product === "forward" ? output : gradientArguments.output, this.#output],
+      [arguments_.scratchpad, this.#scratchpad],
     ]);
   }
 
-  /** The product of these sizes, or null if the library has no fast implementation of it. */
+  /** The product of these sizes, or null if the library has no good implementation of it. */
   static create(
     runtime: OnednnRuntime,
     product: ConvolutionProduct,
@@ -140,7 +158,7 @@ export class OnednnConvolution {
     let descriptor: Handle | null = null;
     try {
       descriptor = describe(runtime, product, geometry, layouts);
-      if (descriptor === null || !isFast(implementation(runtime, descriptor), geometry)) return null;
+      if (descriptor === null || !isGood(implementation(runtime, descriptor), product, geometry)) return null;
       return new OnednnConvolution(runtime, product, descriptor, layouts);
     } finally {
       if (descriptor !== null) symbols.dnnl_primitive_desc_destroy(descriptor);
@@ -159,16 +177,17 @@ export class OnednnConvolution {
     let status = set(this.#input, base + BigInt(operands.input));
     status ||= set(this.#filter, base + BigInt(operands.filter));
     status ||= set(this.#output, base + BigInt(operands.output));
+    const working = runtime.workingMemory(this.#bytes);
+    status ||= set(this.#scratchpad, working + this.#filterBytes);
     const reordering = this.#reordering;
-    if (reordering === null) {
-      status ||= execute(this.#primitive, runtime.stream, 3, this.#list);
-    } else {
-      const { memory, bytes, primitive, list } = reordering;
-      const after = this.#product === "filterGradient";
-      status ||= set(memory, runtime.workingMemory(bytes));
-      if (!after) status ||= execute(primitive, runtime.stream, 2, list);
-      status ||= execute(this.#primitive, runtime.stream, 3, this.#list);
-      if (after) status ||= execute(primitive, runtime.stream, 2, list);
+    const after = this.#product === "filterGradient";
+    if (reordering !== null) {
+      status ||= set(reordering.memory, working);
+      if (!after) status ||= execute(reordering.primitive, runtime.stream, 2, reordering.list);
+    }
+    status ||= execute(this.#primitive, runtime.stream, 4, this.#list);
+    if (reordering !== null && after) {
+      status ||= execute(reordering.primitive, runtime.stream, 2, reordering.list);
     }
     check("run a convolution", status);
   }
@@ -177,7 +196,9 @@ export class OnednnConvolution {
   destroy(): void {
     const { symbols } = this.#runtime.library;
     symbols.dnnl_primitive_destroy(this.#primitive);
-    for (const memory of [this.#input, this.#filter, this.#output]) symbols.dnnl_memory_destroy(memory);
+    for (const memory of [this.#input, this.#filter, this.#output, this.#scratchpad]) {
+      symbols.dnnl_memory_destroy(memory);
+    }
     if (this.#reordering === null) return;
     symbols.dnnl_primitive_destroy(this.#reordering.primitive);
     symbols.dnnl_memory_destroy(this.#reordering.memory);
@@ -228,7 +249,7 @@ function describe(
   { axes }: ConvolutionGeometry,
   { input, chosenFilter, output }: Layouts,
 ): Handle | null {
-  const { symbols } = runtime.library;
+  const { library: { symbols }, attributes } = runtime;
   const strides = dimensions(axes.map(({ stride }) => stride));
   const dilations = dimensions(axes.map(({ dilation }) => dilation - 1));
   const before = dimensions(axes.map((axis) => axis.before));
@@ -245,7 +266,7 @@ function describe(
   const forward = attempt((out) =>
     symbols.dnnl_convolution_forward_primitive_desc_create(
       ...[out, runtime.engine, FORWARD_TRAINING, DIRECT, input, chosenFilter, NO_HANDLE, output] as const,
-      ...[...window, NO_HANDLE] as const,
+      ...[...window, attributes] as const,
     )
   );
   if (forward === null || product === "forward") return forward;
@@ -254,11 +275,11 @@ function describe(
       product === "inputGradient"
         ? symbols.dnnl_convolution_backward_data_primitive_desc_create(
           ...[out, runtime.engine, DIRECT, input, chosenFilter, output] as const,
-          ...[...window, forward, NO_HANDLE] as const,
+          ...[...window, forward, attributes] as const,
         )
         : symbols.dnnl_convolution_backward_weights_primitive_desc_create(
           ...[out, runtime.engine, DIRECT, input, chosenFilter, NO_HANDLE, output] as const,
-          ...[...window, forward, NO_HANDLE] as const,
+          ...[...window, forward, attributes] as const,
         )
     );
   } finally {
@@ -271,12 +292,18 @@ function paddingAfter({ input, kernel, output, stride, dilation, before }: Axis)
   return Math.max((output - 1) * stride + (kernel - 1) * dilation + 1 - before - input, 0);
 }
 
-/**
- * False for plain loops, and for depthwise convolutions computed as regular ones of each group: the library fills
- * each group up to 16 channels, which costs 16 times the work and 256 times the filter.
- */
-function isFast(name: string, { kind }: ConvolutionGeometry): boolean {
-  return !name.includes("ref") && (kind === "regular" || name.includes("dw"));
+/** Whether the code of this name is to be used: it is not plain loops, and it is right. */
+function isGood(
+  name: string,
+  product: ConvolutionProduct,
+  { kind, axes, channels }: ConvolutionGeometry,
+): boolean {
+  if (name.includes("ref")) return false;
+  // A depthwise convolution as regular ones of its groups fills each group up to 16 channels: 16 times the work.
+  if (kind === "depthwise") return name.includes("dw");
+  // With AVX2 this code writes beyond its working memory where the channels are no multiple of its vectors.
+  const strided = axes.some(({ stride }) => stride > 1);
+  return !(name.startsWith("jit_1x1") && product === "filterGradient" && strided && channels % 16 !== 0);
 }
 
 /** Names the code that a primitive would run, e.g. "brgconv:avx512_core", "jit_dw:avx2" or "ref:any". */
@@ -301,6 +328,11 @@ function reorder(runtime: OnednnRuntime, from: Handle, to: Handle): Handle {
   } finally {
     symbols.dnnl_primitive_desc_destroy(descriptor);
   }
+}
+
+/** A number of bytes, or an address, up to the next multiple of the library's vectors. */
+function aligned(bytes: bigint): bigint {
+  return (bytes + ALIGNMENT - 1n) / ALIGNMENT * ALIGNMENT;
 }
 
 /** A dnnl_dims_t. */

@@ -11,6 +11,8 @@ import type {
 } from "../../lib/tensor/_convolution_engine.ts";
 import { convolutionAxes } from "../../lib/tensor/_convolution_window.ts";
 import { onednnEngine, onednnProblem } from "../../lib/tensor/_onednn.ts";
+import { loadOnednn } from "../../lib/tensor/_onednn_library.ts";
+import { OnednnConvolution, OnednnRuntime } from "../../lib/tensor/_onednn_primitive.ts";
 import {
   onednnFiles,
   onednnVersion,
@@ -62,6 +64,7 @@ function geometryOf({ depthwise, input, filter, strides, dilations, pad }: Convo
 const COUNT = 80;
 const GUARD = 64;
 const GUARD_VALUE = 12345;
+const GUARD_BYTE = 0x7b;
 
 /** Values in the wasm memory, between guards that nobody may write to. */
 class Guarded {
@@ -182,8 +185,8 @@ for (const depthwise of [false, true]) {
       const convolution = randomConvolution(draws, depthwise);
       for (const product of products) if (compare(convolution, product, draws)) taken++;
     }
-    // Which depthwise convolutions are made for the processor at hand depends on it; multipliers are not.
-    assert.ok(taken >= (depthwise ? COUNT / 3 : 3 * COUNT), `the engine took ${taken} of ${3 * COUNT}`);
+    // The rest, e.g. multipliers, is for the next engine.
+    assert.ok(taken > (depthwise ? COUNT / 3 : 2.7 * COUNT), `the engine took ${taken} of ${3 * COUNT}`);
   });
 }
 
@@ -212,9 +215,55 @@ test("the convolutions of ResNet and MobileNet are right", () => {
   for (const [forward] of found.slice(6)) assert.ok(forward);
 });
 
+/** Working memory between guards, which take the place of what lies around it. */
+class GuardedRuntime extends OnednnRuntime {
+  #block = new Uint8Array(0);
+  #start = 0;
+  #end = 0;
+
+  override workingMemory(bytes: bigint): bigint {
+    const around = 4096;
+    this.#block = new Uint8Array(Number(bytes) + 2 * around).fill(GUARD_BYTE);
+    const address = this.library.addressOf(this.#block);
+    const begin = (address + BigInt(around) - 1n) / 64n * 64n;
+    this.#start = Number(begin - address);
+    this.#end = this.#start + Number(bytes);
+    return begin;
+  }
+
+  isWhole(): boolean {
+    const around = [this.#block.subarray(0, this.#start), this.#block.subarray(this.#end)];
+    return around.every((bytes) => bytes.every((byte) => byte === GUARD_BYTE));
+  }
+}
+
+// The library has code that fails this: see `isGood` in lib/tensor/_onednn_primitive.ts.
+test("the library stays in its working memory", () => {
+  const runtime = new GuardedRuntime(loadOnednn(onednnFiles().library));
+  let used = 0;
+  for (let i = 0; i < 400; i++) {
+    const draws = stream("working memory").child(i);
+    const convolution = randomConvolution(draws, i % 4 === 0);
+    if (i % 2 === 1) convolution.filter.splice(0, 2, 1, 1);
+    const places = [convolution.input, convolution.filter, outputShape(convolution)]
+      .map((shape) => wasmHeap.allocate(4 * lengthOf(shape)));
+    const [input, filter, output] = places as [number, number, number];
+    const base = runtime.library.addressOf(new Uint8Array(wasmHeap.memory.buffer as ArrayBuffer));
+    for (const product of products) {
+      const primitive = OnednnConvolution.create(runtime, product, geometryOf(convolution));
+      primitive?.run(base, { input, filter, output });
+      primitive?.destroy();
+      if (primitive !== null) used++;
+      assert.ok(runtime.isWhole(), `${product} ${describe(convolution)}`);
+    }
+    places.forEach(wasmHeap.free);
+  }
+  assert.ok(used > 400, `${used} products`);
+});
+
 // TensorFlow's own build of the library writes beyond its memory here.
 test("filter gradients of strided 1x1 convolutions are right, and write nowhere else", () => {
-  for (const channels of [1, 2, 3, 4, 5, 8, 16, 17]) {
+  for (const channels of [1, 2, 3, 4, 5, 8, 16, 17, 32]) {
     for (const stride of [2, 3]) {
       for (const size of [4, 5, 8, 9]) {
         const convolution: Convolution = {
@@ -225,7 +274,8 @@ test("filter gradients of strided 1x1 convolutions are right, and write nowhere 
           dilations: [1, 1],
           pad: "same",
         };
-        assert.ok(compare(convolution, "filterGradient", stream(channels)));
+        const taken = compare(convolution, "filterGradient", stream(channels));
+        assert.ok(taken || channels % 16 !== 0, describe(convolution));
       }
     }
   }

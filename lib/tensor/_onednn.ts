@@ -20,11 +20,15 @@ const MOST_PRIMITIVES = 512;
 export function onednnProblem(): string | null {
   const problem = foreignLibraryProblem();
   if (problem !== null) return problem;
-  if (process.env.NORMLAB_ONEDNN === "off") return "declined by NORMLAB_ONEDNN=off";
-  const { folder, ready } = onednnFiles();
-  return existsSync(ready)
-    ? null
-    : `oneDNN ${onednnVersion} is not set up in ${folder}; run "deno task setup:onednn"`;
+  try {
+    if (process.env.NORMLAB_ONEDNN === "off") return "declined by NORMLAB_ONEDNN=off";
+    const { folder, ready } = onednnFiles();
+    return existsSync(ready)
+      ? null
+      : `oneDNN ${onednnVersion} is not set up in ${folder}; run "deno task setup:onednn"`;
+  } catch (error) {
+    return `its folder cannot be looked for (${(error as Error).message}); it needs --allow-env`;
+  }
 }
 
 let engine: ConvolutionEngine | null = null;
@@ -39,8 +43,7 @@ export function onednnEngine(): ConvolutionEngine {
 }
 
 function createEngine(path: string): ConvolutionEngine {
-  const library = loadOnednn(path);
-  const runtime = new OnednnRuntime(library);
+  const { library, runtime } = load(path);
   const base = memoryBase((view) => library.addressOf(view));
   const kept = new RecentlyUsed<OnednnConvolution>(MOST_PRIMITIVES, (convolution) => convolution.destroy());
   return {
@@ -53,6 +56,20 @@ function createEngine(path: string): ConvolutionEngine {
       return (operands: ConvolutionOperands) => kept.get(key, create)!.run(base(), operands);
     },
   };
+}
+
+function load(path: string) {
+  try {
+    const library = loadOnednn(path);
+    return { library, runtime: new OnednnRuntime(library) };
+  } catch (error) {
+    throw new Error(
+      `Cannot use oneDNN as ${path} must load: ${
+        (error as Error).message
+      }. NORMLAB_ONEDNN=off computes without it, ` +
+        `"deno task setup:onednn --force" sets it up anew`,
+    );
+  }
 }
 
 /** The address of the wasm memory, asked for anew when the memory has grown: it may then lie elsewhere. */

@@ -328,22 +328,15 @@ test("failures of the library are errors that say what failed", () => {
   );
 });
 
-/** What `onednnProblem` says in a process of its own. */
-function problemIn(flags: string[], env: Record<string, string>): string {
-  const file = new URL("../../lib/tensor/_onednn.ts", import.meta.url);
+/** What a program that imports lib/tensor prints in a process of its own. */
+function printedBy(program: string, flags: string[], env: Record<string, string>): string {
+  const root = new URL("../../", import.meta.url);
   const { stdout, stderr } = spawnSync(
     process.execPath,
-    [
-      "run",
-      "--quiet",
-      "--no-prompt",
-      "--config",
-      fileURLToPath(new URL("../../deno.json", file)),
-      ...flags,
-      "-",
-    ],
+    ["run", "--quiet", "--no-prompt", "--config", fileURLToPath(new URL("deno.json", root)), ...flags, "-"],
     {
-      input: `import { onednnProblem } from ${JSON.stringify(file.href)}; console.log(onednnProblem());`,
+      input: `import { onednnProblem } from "${root}lib/tensor/_onednn.ts";
+        import { useBackend } from "${root}lib/tensor/mod.ts"; ${program}`,
       env: { ...process.env, NO_COLOR: "1", NORMLAB_ONEDNN: "", ...env },
       encoding: "utf8",
     },
@@ -351,16 +344,36 @@ function problemIn(flags: string[], env: Record<string, string>): string {
   return (stdout + stderr).trim();
 }
 
+const most = ["--allow-read", "--allow-env", "--allow-sys"];
+
 Deno.test("why there is no oneDNN: declined, not permitted, not set up", async () => {
-  const most = ["--allow-read", "--allow-env", "--allow-sys"];
-  assert.equal(problemIn(["-A"], { NORMLAB_ONEDNN: "off" }), "declined by NORMLAB_ONEDNN=off");
-  assert.equal(problemIn(most, {}), "loading it needs --allow-ffi");
+  const program = "console.log(onednnProblem());";
+  assert.equal(printedBy(program, ["-A"], { NORMLAB_ONEDNN: "off" }), "declined by NORMLAB_ONEDNN=off");
+  assert.equal(printedBy(program, most, {}), "loading it needs --allow-ffi");
   await inFolder((folder) => {
     assert.equal(
-      problemIn([...most, "--allow-ffi"], { NORMLAB_CACHE: folder }),
+      printedBy(program, [...most, "--allow-ffi"], { NORMLAB_CACHE: folder }),
       `oneDNN ${onednnVersion} is not set up in ${folder}/onednn-${onednnVersion}; run "deno task setup:onednn"`,
     );
     return Promise.resolve();
+  });
+});
+
+Deno.test("the backend's record names oneDNN where it is used, and only there", async () => {
+  const program = 'console.log((await useBackend("wasm")).library);';
+  assert.doesNotMatch(printedBy(program, most, {}), /oneDNN|rror/);
+  if (missing === null) {
+    assert.match(printedBy(program, [...most, "--allow-ffi"], {}), /^convolutions by oneDNN 3\.2\.0, /);
+  }
+  await inFolder(async (folder) => {
+    const files = onednnFiles(folder);
+    await mkdir(files.libraries, { recursive: true });
+    await writeFile(files.library, "no library");
+    await writeFile(files.ready, "{}");
+    assert.match(
+      printedBy(program, [...most, "--allow-ffi"], { NORMLAB_CACHE: folder }),
+      /Cannot use oneDNN as .*libdnnl\.so\.3 must load: .*NORMLAB_ONEDNN=off computes without it/,
+    );
   });
 });
 

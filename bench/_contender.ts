@@ -7,6 +7,15 @@ import { once } from "node:events";
 import process from "node:process";
 import { createInterface } from "node:readline";
 
+/** What went wrong so far, for the end of a run: a contender that failed must not go unnoticed among hundreds of lines. */
+export const problems: string[] = [];
+
+/** Says that something went wrong, now and at the end. */
+export function report(problem: string): void {
+  console.error(problem);
+  problems.push(problem);
+}
+
 /** What a contender answers to a request to measure: times in milliseconds, and more. */
 export interface Timing {
   milliseconds: number[];
@@ -96,7 +105,7 @@ export async function serve<Request>(handle: (request: Request) => object | Prom
 
 /**
  * Asks every contender in turn, `rounds` times over, so that a noisy machine slows all alike; the times of a contender are those of
- * all its rounds. A contender that fails is reported on stderr and is missing from the result.
+ * all its rounds. A contender that fails is reported and is missing from the result.
  */
 export async function alternate<Answer extends Timing>(
   contenders: readonly Contender[],
@@ -111,10 +120,11 @@ export async function alternate<Answer extends Timing>(
       if (failed.has(name)) continue;
       try {
         const answer = await contender.ask<Answer>(request);
-        const before = answers.get(name)?.milliseconds ?? [];
-        answers.set(name, { ...answer, milliseconds: [...before, ...answer.milliseconds] });
+        const before = answers.get(name);
+        const milliseconds = [...before?.milliseconds ?? [], ...answer.milliseconds];
+        answers.set(name, { ...before, ...answer, milliseconds });
       } catch (error) {
-        console.error((error as Error).message);
+        report((error as Error).message);
         failed.add(name);
         answers.delete(name);
       }

@@ -8,7 +8,7 @@ import * as tf from "@tensorflow/tfjs";
 import { readFile, writeFile } from "node:fs/promises";
 import process from "node:process";
 import type { LayerGraph } from "../lib/graph/mod.ts";
-import { NormActivation, type NormActivationOptions, Parameters } from "../lib/layers/mod.ts";
+import { NormActivation, Parameters } from "../lib/layers/mod.ts";
 import { type BackendName, stream, useBackend } from "../lib/tensor/mod.ts";
 import { serve } from "./_contender.ts";
 import { drawGraphs, type LayerCase } from "./_layer_cases.ts";
@@ -45,7 +45,7 @@ class Case {
       graph,
       channels,
       this.#parameters,
-      { groups, evaluation } as NormActivationOptions,
+      { groups, evaluation },
     );
     this.#x = tf.tensor4d(inputs.subarray(0, size), shape);
     this.#dy = tf.tensor4d(inputs.subarray(size, 2 * size), shape);

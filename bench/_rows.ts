@@ -15,13 +15,14 @@ import {
   Schema,
   Struct,
   Table,
+  tableFromIPC,
   tableToIPC,
   Utf8,
   vectorFromArray,
 } from "apache-arrow";
 import { writeAtomically } from "../lib/experiment/mod.ts";
 
-/** What every benchmark is told. */
+/** What every benchmark is told; a benchmark is a file with `run(settings: BenchSettings): Promise<BenchRow[]>`. */
 export interface BenchSettings {
   /** A Python with bench/peers/requirements.txt. */
   readonly python: string;
@@ -140,6 +141,13 @@ export function encodeRows(rows: readonly BenchRow[], metadata: ReadonlyMap<stri
   );
   const data = makeData({ type: new Struct([...FIELDS]), length: rows.length, nullCount: 0, children });
   return tableToIPC(new Table(schema, [new RecordBatch(schema, data)]), "file");
+}
+
+/** Decodes what {@link encodeRows} made. */
+export function decodeRows(bytes: Uint8Array): { rows: BenchRow[]; metadata: Map<string, string> } {
+  const table = tableFromIPC(bytes);
+  const rows = table.toArray().map((one) => one.toJSON() as BenchRow);
+  return { rows, metadata: table.schema.metadata };
 }
 
 /** Writes rows to `path`, whole or not at all. */

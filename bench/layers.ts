@@ -12,7 +12,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stream } from "../lib/tensor/mod.ts";
-import { alternate, geometricMean, median, type Timing } from "./_contender.ts";
+import { alternate, geometricMean, median, report, type Timing } from "./_contender.ts";
 import { type LayerCase, publishedCases, randomCases, SHAPES } from "./_layer_cases.ts";
 import { type Entry, layerContenders, LAYOUTS, NAMES } from "./_layer_contenders.ts";
 import type { LayerRequest } from "./_layer_server.ts";
@@ -154,7 +154,7 @@ async function measureLayer(
         );
       }
     } catch (error) {
-      console.error(`${entry.contender.name}: ${(error as Error).message}`);
+      report(`${layer.name} at [${shape}]: ${(error as Error).message}`);
     }
   }
   const agreeing = sameFunction(layer.name, shape, results);
@@ -209,7 +209,7 @@ function sameFunction(layer: string, shape: Shape, results: ReadonlyMap<Entry, F
       const error = Math.sqrt(difference / Math.max(norm, 1e-6 * size));
       const same = error <= SAME;
       if (!same) {
-        console.error(
+        report(
           `DIFFERENT: ${part} of ${layer} on ${contender.name}: relative error ${error}; not timed`,
         );
       }

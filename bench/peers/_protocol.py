@@ -31,3 +31,18 @@ def times(call, seconds, most, least=3):
         call()
         milliseconds.append(1e3 * (time.perf_counter() - start))
     return milliseconds
+
+
+def resident_mib(field="VmRSS"):
+    """Resident memory of this process now (VmRSS) or at its largest since the last reset (VmHWM)."""
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) / 1024
+    raise KeyError(field)
+
+
+def reset_peak():
+    """Lets the largest resident memory start again from what is resident now."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")

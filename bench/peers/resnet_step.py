@@ -1,9 +1,11 @@
-"""Images per second of one training step of the CIFAR pre-activation ResNet in PyTorch eager: the yardstick of bench/resnet_step.ts.
+"""One training step of the CIFAR pre-activation ResNet in PyTorch, eager or compiled, one thread: the yardstick of
+bench/training_step.ts.
 
-Reads one JSON configuration per line on stdin ({layer, batch, size, width, blocks, groups, repeats}) and answers with one line of
-step times in milliseconds each. One thread; channels_last and contiguous layouts are both timed and the faster one is reported.
+    python resnet_step.py (eager | compile) (NCHW | channels_last)
+
+A request (see bench/_contender.ts) is {layer, batch, size, width, blocks, groups, seconds, most}; the answer has step times, resident
+memory (MiB) after the imports and at its largest during the timed steps, and the number of trained parameters.
 """
-import json
 import sys
 import time
 
@@ -11,7 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-torch.set_num_threads(1)
+from _protocol import LAYOUTS, reset_peak, resident_mib, serve, times
+
+MODE, LAYOUT = sys.argv[1:3]
+EPSILON = 1e-5
+
+
+def per_channel(vector):
+    return vector.view(1, -1, 1, 1)
 
 
 class EvoNormS0(nn.Module):
@@ -23,10 +32,25 @@ class EvoNormS0(nn.Module):
 
     def forward(self, x):
         n, c, h, w = x.shape
-        variance = x.reshape(n, self.groups, -1).var(dim=2, unbiased=False, keepdim=True)
-        std = (variance + 1e-5).sqrt().expand(n, self.groups, c // self.groups).reshape(n, c, 1, 1)
-        per_channel = lambda p: p.view(1, -1, 1, 1)
+        variance = x.reshape(n, self.groups, c // self.groups, h, w).var(dim=(2, 3, 4), unbiased=False, keepdim=True)
+        std = (variance + EPSILON).sqrt().expand(n, self.groups, c // self.groups, 1, 1).reshape(n, c, 1, 1)
         return x * torch.sigmoid(per_channel(self.v1) * x) / std * per_channel(self.gamma) + per_channel(self.beta)
+
+
+class EvoNormB0(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.v1 = nn.Parameter(torch.ones(channels))
+        self.register_buffer("running_variance", torch.ones(channels))
+
+    def forward(self, x):
+        variance = x.var(dim=(0, 2, 3), unbiased=False)
+        self.running_variance.lerp_(variance.detach(), 0.1)
+        batch_std = per_channel((variance + EPSILON).sqrt())
+        instance_std = (x.var(dim=(2, 3), unbiased=False, keepdim=True) + EPSILON).sqrt()
+        y = x / torch.maximum(batch_std, per_channel(self.v1) * x + instance_std)
+        return y * per_channel(self.gamma) + per_channel(self.beta)
 
 
 def norm_activation(layer, channels, groups):
@@ -36,6 +60,8 @@ def norm_activation(layer, channels, groups):
         return nn.Sequential(nn.GroupNorm(groups, channels), nn.ReLU())
     if layer == "EvoNorm-S0":
         return EvoNormS0(channels, groups)
+    if layer == "EvoNorm-B0":
+        return EvoNormB0(channels)
     raise ValueError(f"no peer for layer {layer}")
 
 
@@ -64,31 +90,55 @@ def resnet(layer, width, blocks, groups):
     return nn.Sequential(*modules, norm_activation(layer, channels, groups), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
-def step_times(config, memory_format):
-    torch.manual_seed(0)
-    model = resnet(config["layer"], config["width"], config["blocks"], config["groups"]).to(memory_format=memory_format)
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.SGD(
-        [{"params": decayed, "weight_decay": 1e-4}, {"params": others, "weight_decay": 0}], lr=0.1, momentum=0.9, nesterov=True
-    )
-    x = torch.randn(config["batch"], 3, config["size"], config["size"]).to(memory_format=memory_format)
-    y = torch.randint(10, (config["batch"],))
-    times = []
-    for repeat in range(config["repeats"] + 2):
-        start = time.perf_counter()
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
+class Training:
+    """A model with its optimizer and one batch."""
+
+    def __init__(self, config):
+        torch.manual_seed(0)
+        memory_format = LAYOUTS[LAYOUT]
+        model = resnet(config["layer"], config["width"], config["blocks"], config["groups"]).to(memory_format=memory_format)
+        self.parameters = sum(p.numel() for p in model.parameters())
+        decayed = [p for p in model.parameters() if p.dim() > 1]
+        others = [p for p in model.parameters() if p.dim() <= 1]
+        self.optimizer = torch.optim.SGD(
+            [{"params": decayed, "weight_decay": 1e-4}, {"params": others, "weight_decay": 0}], lr=0.1, momentum=0.9, nesterov=True
+        )
+        self.x = torch.randn(config["batch"], 3, config["size"], config["size"]).to(memory_format=memory_format)
+        self.y = torch.randint(10, (config["batch"],))
+        self.model = torch.compile(model, dynamic=False) if MODE == "compile" else model
+
+    def step(self):
+        self.optimizer.zero_grad()
+        loss = F.cross_entropy(self.model(self.x), self.y)
         loss.backward()
-        optimizer.step()
-        loss.item()
-        if repeat >= 2:
-            times.append(1e3 * (time.perf_counter() - start))
-    return times
+        self.optimizer.step()
+        return loss.item()
 
 
-for line in sys.stdin:
-    config = json.loads(line)
-    runs = {name: step_times(config, form) for name, form in [("channels_last", torch.channels_last), ("contiguous", torch.contiguous_format)]}
-    best = min(runs, key=lambda name: sorted(runs[name])[len(runs[name]) // 2])
-    print(json.dumps({"version": torch.__version__, "layout": best, "milliseconds": runs[best]}), flush=True)
+imported = resident_mib()
+training = None
+
+
+def measure(config):
+    global training
+    answer = {}
+    if training is None:
+        training = Training(config)
+        start = time.perf_counter()
+        training.step()
+        answer["firstMilliseconds"] = 1e3 * (time.perf_counter() - start)
+        training.step()
+        reset_peak()
+    milliseconds = times(training.step, config["seconds"], config["most"], least=2)
+    return {
+        **answer,
+        "version": torch.__version__,
+        "layout": LAYOUT,
+        "milliseconds": milliseconds,
+        "importedMib": imported,
+        "peakMib": resident_mib("VmHWM"),
+        "parameters": training.parameters,
+    }
+
+
+serve(measure)

@@ -1,0 +1,158 @@
+/** The tables of results/bench/summary.md: geometric means over layers, speeds, memory. */
+import { geometricMean, median, quantile } from "./_contender.ts";
+import { NAMES } from "./_layer_contenders.ts";
+import type { BenchRow } from "./_rows.ts";
+
+/** Markdown for the rows of all benchmarks that there are. */
+export function summarise(rows: readonly BenchRow[]): string {
+  const of = (bench: string) => rows.filter((r) => r.bench === bench);
+  const sections = [
+    layersSection(of("layers")),
+    firstCallSection(of("layers")),
+    firstResultSection(of("first_result")),
+    ratioSection("Convolutions", of("convolutions")),
+    trainingSection(of("training")),
+  ];
+  return sections.filter((section) => section !== "").join("\n");
+}
+
+/** Which ratios of median times are averaged over layers; below 1 means that the first is faster. */
+const RATIOS: readonly (readonly [string, string])[] = [
+  [NAMES.compiled, NAMES.torchCompile],
+  [NAMES.interpreted, NAMES.compiled],
+  [NAMES.eager, NAMES.compiled],
+  [NAMES.eager, NAMES.torchCompile],
+  [NAMES.tensorflow, NAMES.torchCompile],
+  [NAMES.compiled, NAMES.floor],
+];
+
+function layersSection(rows: readonly BenchRow[]): string {
+  const lines: string[] = [];
+  for (const group of ["published", "random"]) {
+    for (const phase of ["forward+backward", "forward"]) {
+      const chosen = rows.filter((r) => r.group === group && r.phase === phase && r.best);
+      if (chosen.length === 0) continue;
+      const shapes = [...new Set(chosen.map((r) => r.shape))];
+      const count = new Set(chosen.map((r) => r.case)).size;
+      const columns = [...shapes.map((shape) => `[${shape}]`), ...(shapes.length > 1 ? ["all"] : [])];
+      lines.push(
+        `### ${count} ${group} layers, ${phase}`,
+        "",
+        "Geometric means of ratios of median times, each contender in its better layout.",
+        "",
+        ...table(
+          ["ratio", ...columns],
+          RATIOS.map(([above, below]) => {
+            const at = (shape?: string) => {
+              const ratios = ratiosOf(
+                chosen.filter((r) => shape === undefined || r.shape === shape),
+                above,
+                below,
+              );
+              return ratios.length === 0 ? "" : geometricMean(ratios).toFixed(2);
+            };
+            return [`${above} / ${below}`, ...shapes.map(at), ...(shapes.length > 1 ? [at()] : [])];
+          }),
+        ),
+      );
+    }
+  }
+  return section("Layers", lines);
+}
+
+/** The ratio of two contenders at every case and shape that both have. */
+export function ratiosOf(rows: readonly BenchRow[], above: string, below: string): number[] {
+  const key = (r: BenchRow) => `${r.case}|${r.shape}|${r.phase}`;
+  const under = new Map(rows.filter((r) => r.contender === below).map((r) => [key(r), r.median_ms]));
+  return rows.filter((r) => r.contender === above && under.has(key(r))).map((r) =>
+    r.median_ms / under.get(key(r))!
+  );
+}
+
+/** How long a new graph takes until its first result at full size. */
+function firstCallSection(rows: readonly BenchRow[]): string {
+  const chosen = rows.filter((r) => r.phase === "first call");
+  const contenders = [...new Set(chosen.map((r) => r.contender))];
+  const lines = table(
+    ["contender", "median ms", "90th percentile ms", "graphs and shapes"],
+    contenders.map((contender) => {
+      const times = chosen.filter((r) => r.contender === contender).map((r) => r.median_ms);
+      return [contender, median(times).toFixed(1), quantile(times, 0.9).toFixed(1), String(times.length)];
+    }),
+  );
+  return section(
+    "First call of a new layer (compilation and one forward+backward)",
+    chosen.length === 0 ? [] : lines,
+  );
+}
+
+function firstResultSection(rows: readonly BenchRow[]): string {
+  const contenders = [...new Set(rows.map((r) => r.contender))];
+  const lines = table(
+    ["contender", "graphs", "median ms", "90th percentile ms", "largest ms"],
+    contenders.map((contender) => {
+      const times = rows.filter((r) => r.contender === contender).map((r) => r.median_ms);
+      const figures = [median(times), quantile(times, 0.9), Math.max(...times)].map((ms) => ms.toFixed(2));
+      return [contender, String(times.length), ...figures];
+    }),
+  );
+  return section("From graph to first result with gradients, x [4, 4, 4, 8]", rows.length === 0 ? [] : lines);
+}
+
+/** One line per case and contender. */
+function ratioSection(title: string, rows: readonly BenchRow[]): string {
+  const chosen = rows.filter((r) => r.best);
+  const lines = table(
+    ["case", "shape", "phase", "contender", "median ms", "GFLOP/s", "time / reference", "reference"],
+    chosen.map((r) => [
+      r.case,
+      `[${r.shape}]`,
+      r.phase,
+      r.contender,
+      r.median_ms.toFixed(2),
+      r.gflops?.toFixed(1) ?? "",
+      r.ratio?.toFixed(2) ?? "",
+      r.reference,
+    ]),
+  );
+  return section(title, chosen.length === 0 ? [] : lines);
+}
+
+function trainingSection(rows: readonly BenchRow[]): string {
+  const chosen = rows.filter((r) => r.phase === "step" && r.best);
+  const lines = table(
+    [
+      "model",
+      "layer",
+      "contender",
+      "layout",
+      "median ms",
+      "speed of PyTorch eager",
+      "peak MiB above imports",
+      "peak MiB in all",
+    ],
+    chosen.map((r) => [
+      `${r.group}, [${r.shape}]`,
+      r.case,
+      r.contender,
+      r.layout,
+      r.median_ms.toFixed(0),
+      r.ratio === null ? "" : `${(1 / r.ratio).toFixed(2)}x`,
+      r.peak_mib?.toFixed(0) ?? "",
+      r.peak_absolute_mib?.toFixed(0) ?? "",
+    ]),
+  );
+  return section("Training step", chosen.length === 0 ? [] : lines);
+}
+
+function section(title: string, lines: readonly string[]): string {
+  return lines.length === 0 ? "" : [`## ${title}`, "", ...lines].join("\n");
+}
+
+function table(head: readonly string[], body: readonly (readonly string[])[]): string[] {
+  const all = [head, head.map(() => ""), ...body];
+  const widths = head.map((_, k) => Math.max(3, ...all.map((cells) => cells[k]!.length)));
+  const line = (cells: readonly string[]) =>
+    `| ${cells.map((cell, k) => cell.padEnd(widths[k]!)).join(" | ")} |`;
+  return [line(head), `| ${widths.map((width) => "-".repeat(width)).join(" | ")} |`, ...body.map(line), ""];
+}

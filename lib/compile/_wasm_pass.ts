@@ -16,6 +16,7 @@ import {
 } from "../wasm/mod.ts";
 import type { KernelShape, Layout, Source } from "./_wasm_layout.ts";
 import { VectorMath, type VectorSettings } from "./_wasm_math.ts";
+import { type Lanes, loadLanes, storeLanes } from "./_wasm_lanes.ts";
 import { fullValues, type Pass } from "./schedule.ts";
 import type { Elementwise, Program, Value } from "./value.ts";
 
@@ -70,9 +71,6 @@ export function passFunction(
   return built;
 }
 
-/** How many lanes of a vector are channels: 4, or fewer in the last block. */
-type Lanes = 1 | 2 | 3 | 4;
-
 class PassWriter {
   readonly #f: FunctionBuilder;
   readonly #context: PassContext;
@@ -93,7 +91,7 @@ class PassWriter {
   readonly #pixel: Local;
   /** Images and kept buffers of which this pass reads or writes, as addresses moved along with the pixels. */
   readonly #full: Set<number>;
-  /** Products that are part of a multiply-add and never stand alone: the sum that each belongs to. */
+  /** Products that are part of a multiply-add and never stand alone: the sum that each belongs to, or itself if that is over pixels. */
   readonly #absorbed = new Map<number, number>();
 
   constructor(
@@ -124,23 +122,38 @@ class PassWriter {
       ...pass.keeps,
     ];
     this.#full = fullValues(this.#values, roots, new Set(pass.kept));
-    this.#absorb(new Set(roots));
+    this.#absorb(roots);
   }
 
-  #absorb(roots: ReadonlySet<number>): void {
+  #absorb(roots: readonly number[]): void {
     const uses = new Map<number, number>();
+    for (const root of roots) uses.set(root, (uses.get(root) ?? 0) + 1);
     const computed = [...this.#full].filter((index) => !this.#pass.kept.includes(index));
     for (const index of computed) {
       for (const input of this.#values[index]!.inputs) uses.set(input, (uses.get(input) ?? 0) + 1);
     }
     const single = (index: number) =>
       computed.includes(index) && this.#values[index]!.op === "Mul" && uses.get(index) === 1 &&
-      !roots.has(index);
+      !roots.includes(index);
     for (const index of computed) {
       const { op, inputs: [a, b] } = this.#values[index]!;
-      const product = op === "Add" ? [a!, b!].find(single) : op === "Sub" && single(b!) ? b! : undefined;
+      // The difference of two products may have to vanish exactly, so both must be rounded alike.
+      const product = op === "Add"
+        ? (single(a!) && !this.#isProduct(b!) ? a! : single(b!) && !this.#isProduct(a!) ? b! : undefined)
+        : op === "Sub" && single(b!) && !this.#isProduct(a!)
+        ? b!
+        : undefined;
       if (product !== undefined) this.#absorbed.set(product, index);
     }
+    for (const { operand, sum, square } of this.#sources) {
+      const alone = this.#values[operand]!.op === "Mul" && uses.get(operand) === 1;
+      if (sum && !square && alone) this.#absorbed.set(operand, operand);
+    }
+  }
+
+  #isProduct(index: number): boolean {
+    const { op, inputs } = this.#values[index]!;
+    return op === "Mul" || (op === "Neg" && this.#isProduct(inputs[0]!));
   }
 
   /** The full values that code is written for, in order, of some. */
@@ -219,11 +232,11 @@ class PassWriter {
     const rows = this.#rowsBefore(known);
     const values = this.#inOrder(this.#full).map((index) => this.#compute(index, lanes, known, true));
     const stores = this.#pass.stores.map(({ name, value }) =>
-      this.#storeImage(i32.add(this.#arguments.images.get(name)!, this.#pixel), known.get(value)!, lanes)
+      storeLanes(i32.add(this.#arguments.images.get(name)!, this.#pixel), known.get(value)!, lanes)
     );
     const scratch = this.#arguments.scratch;
     const keeps = this.#pass.keeps.map((value) =>
-      this.#storeImage(
+      storeLanes(
         i32.add(scratch, this.#pixel),
         known.get(value)!,
         lanes,
@@ -231,6 +244,13 @@ class PassWriter {
       )
     );
     const accumulate = sums.flatMap(({ source, shift, sum, square }) => {
+      if (this.#absorbed.has(source.operand)) {
+        const [a, b] = this.#values[source.operand]!.inputs.map((input) => known.get(input)!) as [
+          Local,
+          Local,
+        ];
+        return [set(sum!, this.#math.multiplyAdd(a, b, sum!))];
+      }
       const value = known.get(source.operand)!;
       const deviation = shift ? this.#f.local("v128") : value;
       return [
@@ -315,12 +335,12 @@ class PassWriter {
     known.set(index, local);
     if (this.#pass.kept.includes(index)) {
       const offset = this.#context.layout.kept.get(index)!;
-      return set(local, this.#loadImage(i32.add(this.#arguments.scratch, this.#pixel), lanes, offset));
+      return set(local, loadLanes(i32.add(this.#arguments.scratch, this.#pixel), lanes, offset));
     }
     if (value.op === "Input") {
       return set(
         local,
-        this.#loadImage(i32.add(this.#arguments.images.get(value.name!)!, this.#pixel), lanes),
+        loadLanes(i32.add(this.#arguments.images.get(value.name!)!, this.#pixel), lanes),
       );
     }
     const before: Code[] = [];
@@ -347,35 +367,6 @@ class PassWriter {
     const [a, b] = this.#values[product]!.inputs.map(read) as [Local, Local];
     const other = read(inputs[0] === product ? inputs[1]! : inputs[0]!);
     return op === "Add" ? this.#math.multiplyAdd(a, b, other) : this.#math.multiplySubtract(a, b, other);
-  }
-
-  #loadImage(address: Code, lanes: Lanes, offset = 0): Code {
-    switch (lanes) {
-      case 4:
-        return v128.load(address, offset);
-      case 3:
-        return v128.loadLane32(address, v128.loadZero64(address, offset), 2, offset + 8);
-      case 2:
-        return v128.loadZero64(address, offset);
-      case 1:
-        return v128.loadZero32(address, offset);
-    }
-  }
-
-  #storeImage(address: Code, value: Local, lanes: Lanes, offset = 0): Code {
-    switch (lanes) {
-      case 4:
-        return v128.store(address, value, offset);
-      case 3:
-        return sequence(
-          v128.storeLane64(address, value, 0, offset),
-          v128.storeLane32(address, value, 2, offset + 8),
-        );
-      case 2:
-        return v128.storeLane64(address, value, 0, offset);
-      case 1:
-        return v128.storeLane32(address, value, 0, offset);
-    }
   }
 }
 

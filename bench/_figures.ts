@@ -1,6 +1,6 @@
 /** The figures of the benchmarks. */
 import { from } from "arquero";
-import { dotsWithInterval, type FigureSpec, lineWithBand } from "../lib/figures/mod.ts";
+import { dotsWithInterval, figure, type FigureSpec, lineWithBand } from "../lib/figures/mod.ts";
 import { NAMES } from "./_layer_contenders.ts";
 import type { BenchRow } from "./_rows.ts";
 
@@ -13,47 +13,87 @@ export function figuresOf(rows: readonly BenchRow[]): FigureSpec[] {
     trainingFigure(rows),
     memoryFigure(rows),
     tierUpFigure(rows),
-  ].filter((figure) => figure !== null);
+  ].filter((one) => one !== null);
 }
 
 const CONTENDERS = { field: "contender", title: "contender" };
 
 /** Times over that of torch.compile, by layer, contender and shape. */
 function layerFigure(rows: readonly BenchRow[], group: string, title: string): FigureSpec | null {
-  const order = [
-    NAMES.compiled,
-    NAMES.interpreted,
-    NAMES.tensorflow,
-    NAMES.eager,
-    NAMES.torchCompile,
-    NAMES.floor,
-  ];
   const chosen = rows.filter((r) =>
-    r.bench === "layers" && r.group === group && r.phase === "forward+backward" && r.best
+    r.bench === "layers" && r.group === group && r.phase === "forward+backward" && r.best &&
+    r.contender !== NAMES.torchCompile && r.ratio !== null
   );
   if (chosen.length === 0) return null;
-  return dotsWithInterval({
+  const order = [NAMES.compiled, NAMES.interpreted, NAMES.tensorflow, NAMES.eager, NAMES.floor];
+  const values = chosen.map((r) => ({
+    layer: r.case,
+    contender: r.contender,
+    shape: `[${r.shape}]`,
+    ratio: r.ratio,
+  }));
+  const unique = (texts: readonly string[]) => [...new Set(texts)];
+  const contenders = order.filter((name) => values.some(({ contender }) => contender === name));
+  return figure({
     name: `layers-${group}`,
-    title: `${title}, forward and backward on one core: time over torch.compile's`,
+    title: `${title}, forward and backward on one core`,
     caption:
-      "Median times over that of torch.compile in its better layout (dashed: 1); further left is faster. The memory floor " +
-      "is what moving x, y, dy and dx takes at the bandwidth of a copy.",
+      "Median times over that of torch.compile in its better layout (dashed), by layer; further left is faster. The memory " +
+      "floor is what moving x, y, dy and dx takes at the bandwidth of a copy.",
     alt: `Dots for each of ${
-      new Set(chosen.map((r) => r.case)).size
-    } layers: the time of each contender over that of torch.compile, one ` +
-      "panel per shape, on a logarithmic axis.",
+      unique(values.map(({ layer }) => layer)).length
+    } layers: the time of each contender over that of ` +
+      "torch.compile, one panel per shape, on a logarithmic axis.",
   }, {
-    table: from(chosen.map((r) => ({ ...r, shape: `[${r.shape}]` }))),
-    x: { field: "ratio", title: "time / torch.compile", scale: "log", format: "~g" },
-    y: { field: "case", title: "" },
-    series: {
-      ...CONTENDERS,
-      order: order.filter((name) =>
-        chosen.some((r) => r.contender === name)
-      ),
+    data: { values },
+    facet: {
+      column: {
+        field: "shape",
+        type: "nominal",
+        title: null,
+        sort: unique(values.map(({ shape }) =>
+          shape
+        )),
+      },
     },
-    facet: { field: "shape", title: "x [n, h, w, c]" },
-    reference: 1,
+    spec: {
+      width: 260,
+      height: { step: 24 },
+      encoding: {
+        y: {
+          field: "layer",
+          type: "nominal",
+          title: null,
+          sort: unique(values.map(({ layer }) => layer)),
+          axis: { grid: true },
+        },
+      },
+      layer: [
+        {
+          mark: { type: "rule", strokeDash: [4, 4], color: "#888888" },
+          encoding: { x: { datum: 1 }, y: null },
+        },
+        {
+          mark: { type: "point", filled: true, size: 90, opacity: 1 },
+          encoding: {
+            x: {
+              field: "ratio",
+              type: "quantitative",
+              title: "time / torch.compile",
+              scale: { type: "log", nice: false, padding: 10 },
+              axis: { format: "~g", tickCount: 6 },
+            },
+            color: {
+              field: "contender",
+              type: "nominal",
+              title: "contender",
+              sort: contenders,
+              scale: { domain: contenders },
+            },
+          },
+        },
+      ],
+    },
   });
 }
 

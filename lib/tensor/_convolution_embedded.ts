@@ -3,10 +3,11 @@ import { relaxedSimd } from "../wasm/mod.ts";
 import { directConvolution } from "./_convolution_direct.ts";
 import type { ConvolutionEngine, ConvolutionOperands } from "./_convolution_engine.ts";
 import type { ConvolutionGenerator, ConvolutionProgram } from "./_convolution_program.ts";
+import { winogradConvolution } from "./_convolution_winograd.ts";
 import { wasmHeap, wasmScratch } from "./wasm_heap.ts";
 
 /** In order: the first that takes a convolution makes its program. */
-const generators: readonly ConvolutionGenerator[] = [directConvolution];
+const generators: readonly ConvolutionGenerator[] = [winogradConvolution, directConvolution];
 
 /** TensorFlow.js's wasm memory starts with 256 pages; kernels are told of no more, nor of more than there are. */
 const MOST_PAGES = 256;

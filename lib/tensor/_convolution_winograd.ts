@@ -1,0 +1,318 @@
+/**
+ * 3 x 3 convolutions of stride 1 by Winograd's minimal filtering F(4 x 4, 3 x 3): 36 products per 16 output pixels instead of 144.
+ * Tiles of images and the filter are mapped to 36 places each, the products are summed over the channels (of the filter gradient:
+ * over the tiles) place by place, and the sums are mapped back. Only a block of tiles is in the mapped form at a time.
+ */
+import { call, type Code, countUp, i32, type Local, memory, sequence, set, v128, when } from "../wasm/mod.ts";
+import type { ConvolutionGeometry, ConvolutionProduct } from "./_convolution_engine.ts";
+import {
+  columnBlocks,
+  FLOAT,
+  type PaddedAxis,
+  type Product,
+  transposeMatrix,
+} from "./_convolution_kernels.ts";
+import {
+  bytesOf,
+  type ConvolutionGenerator,
+  type ConvolutionProgram,
+  type GeneratorSettings,
+} from "./_convolution_program.ts";
+import type { Axis } from "./_convolution_window.ts";
+import { blocksOf, eachRow, OUTPUTS, PLACES, SIZE, winograd, WinogradBuilder } from "./_winograd_builder.ts";
+import { TileMapper, transpose } from "./_winograd_transforms.ts";
+
+/** Makes programs for what gains: enough channels to outweigh the maps, images that tiles cover without much waste. */
+export const winogradConvolution: ConvolutionGenerator = (product, geometry, settings) => {
+  const { kind, axes, batch, channels, outputs } = geometry;
+  const fits = axes.every(({ kernel, stride, dilation }) => kernel === 3 && stride === 1 && dilation === 1);
+  if (kind !== "regular" || !fits) return null;
+  if (channels % 4 !== 0 || outputs % 4 !== 0 || channels < 8 || outputs < 8) return null;
+  const sizes = axes.map((axis) => product === "inputGradient" ? axis.input : axis.output);
+  const tiles = sizes.map((size) => Math.ceil(size / OUTPUTS));
+  const work = PLACES * tiles[0]! * tiles[1]!;
+  if (1.5 * work > 9 * sizes[0]! * sizes[1]! || batch * tiles[0]! * tiles[1]! < 16) return null;
+  return product === "filterGradient"
+    ? filterGradientProgram(geometry, settings)
+    : imageProgram(product, geometry, settings);
+};
+
+/** Along an axis: sizes, and the first source pixel that the first tile reads. */
+interface Side {
+  readonly source: number;
+  readonly target: number;
+  readonly from: number;
+}
+
+/** Forward, and the gradient to the input, which is the same with the filter turned and channels and outputs exchanged. */
+function imageProgram(
+  direction: Exclude<ConvolutionProduct, "filterGradient">,
+  { batch, axes, channels, outputs }: ConvolutionGeometry,
+  settings: GeneratorSettings,
+): ConvolutionProgram {
+  const forward = direction === "forward";
+  const [inner, columns] = forward ? [channels, outputs] : [outputs, channels];
+  const [height, width] = axes.map(({ input, output, before }) => ({
+    source: forward ? input : output,
+    target: forward ? output : input,
+    from: forward ? -before : before - 2,
+  })) as [Side, Side];
+  const builder = new WinogradBuilder(settings);
+  const { run, module } = builder;
+  const [input, filter, output] = builder.parameters;
+  const [source, target] = forward ? [input, output] : [output, input];
+  const blocks = blocksOf(batch, height.target, width.target, inner + columns);
+  const { images, parts, rows, columns: across, tiles } = blocks;
+
+  let taps = filter;
+  if (!forward) {
+    taps = builder.scratch(bytesOf(9, inner, columns));
+    const turn = transposeMatrix(module, columns, inner);
+    const bytes = bytesOf(inner, columns);
+    for (let tap = 0; tap < 9; tap++) {
+      run.add(call(turn.index, i32.add(filter, tap * bytes), i32.add(taps, (8 - tap) * bytes)));
+    }
+  }
+  const mappedFilter = builder.scratch(bytesOf(PLACES, inner, columns));
+  run.add(call(mapFilter(builder, inner, columns), taps, mappedFilter));
+
+  const [at, to, image, part] = builder.locals(4) as [Local, Local, Local, Local];
+  run.add(set(at, source), set(to, target));
+  const padded = (axis: Side): PaddedAxis => ({
+    input: axis.source,
+    from: axis.from,
+    length: Math.ceil(axis.target / OUTPUTS) * OUTPUTS + 2,
+  });
+  const tileSource = builder.source([padded(height), padded(width)], inner, images, at);
+  const [leftPlace, outPlace] = [bytesOf(tiles, inner), bytesOf(tiles, columns)];
+  const mapped = builder.scratch(PLACES * leftPlace);
+  const sums = builder.scratch(PLACES * outPlace);
+  const mapRow = builder.mapTiles(winograd.input, tileSource, across, leftPlace);
+  const product = (lanes: number): Product => ({
+    levels: [{ count: inner, left: FLOAT, right: bytesOf(lanes) }],
+    leftPitch: bytesOf(inner),
+    outPitch: bytesOf(columns),
+    accumulate: false,
+    relaxed: settings.relaxed,
+  });
+
+  const targetRow = bytesOf(width.target, columns);
+  const [reading, writing, from, onto] = builder.locals(4) as [Local, Local, Local, Local];
+  const whole = Math.floor(width.target / OUTPUTS);
+  const restHeight = (height.target - 1) % OUTPUTS + 1;
+  const restWidth = width.target % OUTPUTS;
+  /** Writes a row of tiles of which `existing` rows of pixels exist. */
+  const writeRow = (existing: number): Code => {
+    const codes: Code[] = [];
+    if (whole > 0) {
+      const back = builder.mapBack(columns, outPlace, targetRow, existing, OUTPUTS, whole);
+      codes.push(call(back, from, onto));
+    }
+    if (restWidth > 0) {
+      const back = builder.mapBack(columns, outPlace, targetRow, existing, restWidth, 1);
+      codes.push(call(
+        back,
+        i32.add(from, bytesOf(whole, columns)),
+        i32.add(onto, bytesOf(whole * OUTPUTS, columns)),
+      ));
+    }
+    return sequence(...codes);
+  };
+  const fullRow = writeRow(OUTPUTS);
+  const tileRowBytes = OUTPUTS * tileSource.rowPitch;
+  const block = sequence(
+    set(reading, i32.add(tileSource.from, i32.mul(part, rows * tileRowBytes))),
+    set(writing, mapped),
+    eachRow(builder, blocks, [
+      { local: reading, row: tileRowBytes, image: tileSource.imagePitch },
+      { local: writing, row: bytesOf(across, inner), image: rows * bytesOf(across, inner) },
+    ], () => call(mapRow, reading, writing)),
+    builder.products(product, tiles, columns, [mapped, mappedFilter, sums], [
+      leftPlace,
+      bytesOf(inner, columns),
+      outPlace,
+    ], (lanes) => bytesOf(inner, lanes)),
+    set(from, sums),
+    set(onto, i32.add(to, i32.mul(part, rows * OUTPUTS * targetRow))),
+    eachRow(
+      builder,
+      blocks,
+      [
+        { local: from, row: bytesOf(across, columns), image: rows * bytesOf(across, columns) },
+        { local: onto, row: OUTPUTS * targetRow, image: height.target * targetRow },
+      ],
+      (row) =>
+        // The last row of tiles may stand out of the image.
+        restHeight === OUTPUTS
+          ? fullRow
+          : when(i32.eq(i32.add(row, i32.mul(part, rows)), rows * parts - 1), writeRow(restHeight), fullRow),
+    ),
+  );
+  run.add(countUp(
+    image,
+    0,
+    batch / images,
+    1,
+    sequence(
+      tileSource.prepare,
+      countUp(part, 0, parts, 1, block),
+      set(at, i32.add(at, images * bytesOf(height.source, width.source, inner))),
+      set(to, i32.add(to, images * height.target * targetRow)),
+    ),
+  ));
+  return builder.program();
+}
+
+/** A function (filter, target): maps the taps [3, 3, inner, columns] to [place][block of columns][inner][columns of the block]. */
+function mapFilter({ module, settings }: WinogradBuilder, inner: number, columns: number): number {
+  const mapping = module.function(undefined, ["i32", "i32"]);
+  const [filter, target] = mapping.params as [Local, Local];
+  const [block, row, source] = [0, 1, 2].map(() => mapping.local("i32")) as [Local, Local, Local];
+  const mapper = new TileMapper(mapping, settings.relaxed);
+  const pitch = bytesOf(inner, columns);
+  const loops = columnBlocks(columns).map(({ count, vectors }) => {
+    const vector = sequence(
+      mapper.square(
+        winograd.filter,
+        (tapRow, tap) => v128.load(source, (3 * tapRow + tap) * pitch),
+        (placeRow, place, value) => v128.store(target, value, (SIZE * placeRow + place) * pitch),
+      ),
+      set(source, i32.add(source, 16)),
+      set(target, i32.add(target, 16)),
+    );
+    const row16 = Array.from({ length: vectors }, () => vector);
+    return countUp(
+      block,
+      0,
+      count,
+      1,
+      sequence(
+        set(source, filter),
+        countUp(
+          row,
+          0,
+          inner,
+          1,
+          sequence(...row16, set(source, i32.add(source, bytesOf(columns) - 16 * vectors))),
+        ),
+        set(filter, i32.add(filter, 16 * vectors)),
+      ),
+    );
+  });
+  mapping.add(mapper.constants(), ...loops);
+  return mapping.index;
+}
+
+/** The gradient to the filter: tiles of the input and of the gradient to the output are mapped, their products summed over the tiles. */
+function filterGradientProgram(
+  { batch, axes, channels, outputs }: ConvolutionGeometry,
+  settings: GeneratorSettings,
+): ConvolutionProgram {
+  const [height, width] = axes;
+  const builder = new WinogradBuilder(settings);
+  const { run } = builder;
+  const [input, filter, output] = builder.parameters;
+  const blocks = blocksOf(batch, height.output, width.output, channels + outputs);
+  const { images, parts, rows, columns: across, tiles } = blocks;
+  const [at, up, image, part] = builder.locals(4) as [Local, Local, Local, Local];
+  run.add(set(at, input), set(up, output));
+  const covered = (size: number) => Math.ceil(size / OUTPUTS) * OUTPUTS;
+  const read = ({ input, output, before }: Axis): PaddedAxis => ({
+    input,
+    from: -before,
+    length: covered(output) + 2,
+  });
+  const upstream = ({ output }: Axis): PaddedAxis => ({ input: output, from: 0, length: covered(output) });
+  const inputs = builder.source([read(height), read(width)], channels, images, at);
+  const gradients = builder.source([upstream(height), upstream(width)], outputs, images, up);
+  const pitches = [bytesOf(tiles, channels), bytesOf(tiles, outputs), bytesOf(channels, outputs)] as const;
+  const [mapped, mappedGradients, sums] = pitches.map((pitch) => builder.scratch(PLACES * pitch)) as [
+    Local,
+    Local,
+    Local,
+  ];
+  const sides = [
+    { source: inputs, map: winograd.input, target: mapped, pitch: pitches[0] },
+    { source: gradients, map: transpose(winograd.output), target: mappedGradients, pitch: pitches[1] },
+  ];
+  const mapBlock = sides.map(({ source, map, target, pitch }) => {
+    const [reading, writing] = builder.locals(2) as [Local, Local];
+    const mapRow = builder.mapTiles(map, source, across, pitch);
+    const tileRow = OUTPUTS * source.rowPitch;
+    const written = bytesOf(across, source.channels);
+    return sequence(
+      set(reading, i32.add(source.from, i32.mul(part, rows * tileRow))),
+      set(writing, target),
+      eachRow(builder, blocks, [
+        { local: reading, row: tileRow, image: source.imagePitch },
+        { local: writing, row: written, image: rows * written },
+      ], () => call(mapRow, reading, writing)),
+    );
+  });
+  const product: Product = {
+    levels: [{ count: tiles, left: bytesOf(channels), right: bytesOf(outputs) }],
+    leftPitch: FLOAT,
+    outPitch: bytesOf(outputs),
+    accumulate: true,
+    relaxed: settings.relaxed,
+  };
+  run.add(
+    memory.fill(sums, 0, PLACES * pitches[2]),
+    countUp(
+      image,
+      0,
+      batch / images,
+      1,
+      sequence(
+        inputs.prepare,
+        gradients.prepare,
+        countUp(
+          part,
+          0,
+          parts,
+          1,
+          sequence(
+            ...mapBlock,
+            builder.products(
+              () => product,
+              channels,
+              outputs,
+              [mapped, mappedGradients, sums],
+              pitches,
+              bytesOf,
+            ),
+          ),
+        ),
+        set(at, i32.add(at, images * bytesOf(height.input, width.input, channels))),
+        set(up, i32.add(up, images * bytesOf(height.output, width.output, outputs))),
+      ),
+    ),
+    call(mapFilterBack(builder, channels * outputs), sums, filter),
+  );
+  return builder.program();
+}
+
+/** A function (sums, filter): maps the places [place][numbers] back to taps [tap][numbers]. */
+function mapFilterBack({ module, settings }: WinogradBuilder, numbers: number): number {
+  const mapping = module.function(undefined, ["i32", "i32"]);
+  const [sums, filter] = mapping.params as [Local, Local];
+  const vector = mapping.local("i32");
+  const mapper = new TileMapper(mapping, settings.relaxed);
+  const pitch = bytesOf(numbers);
+  const body = mapper.square(
+    transpose(winograd.filter),
+    (row, column) => v128.load(sums, (SIZE * row + column) * pitch),
+    (row, column, value) => v128.store(filter, value, (3 * row + column) * pitch),
+  );
+  mapping.add(
+    mapper.constants(),
+    countUp(
+      vector,
+      0,
+      numbers / 4,
+      1,
+      sequence(body, set(sums, i32.add(sums, 16)), set(filter, i32.add(filter, 16))),
+    ),
+  );
+  return mapping.index;
+}

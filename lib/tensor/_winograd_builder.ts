@@ -1,0 +1,277 @@
+/** Parts of Winograd convolutions: blocks of tiles, mapping tiles to and fro, products place by place. */
+import {
+  call,
+  type Code,
+  countUp,
+  i32,
+  type Local,
+  memory,
+  ModuleBuilder,
+  sequence,
+  set,
+  v128,
+} from "../wasm/mod.ts";
+import {
+  columnBlocks,
+  type PaddedAxis,
+  padImages,
+  type Product,
+  productTiles,
+  rowTiles,
+} from "./_convolution_kernels.ts";
+import {
+  bytesOf,
+  type ConvolutionProgram,
+  divisorUpTo,
+  type GeneratorSettings,
+  ScratchPlan,
+} from "./_convolution_program.ts";
+import { type Matrix, TileMapper, winogradMaps } from "./_winograd_transforms.ts";
+
+/** Output pixels of a tile along an axis. */
+export const OUTPUTS = 4;
+
+/**
+ * With the customary points 0, 1, -1, 2, -2 the largest error is about 5 times that of direct sums, with these about the same; and
+ * the map of the input is exact.
+ */
+export const winograd = winogradMaps([0, 3 / 4, -3 / 4, 3 / 2, -3 / 2], 3);
+export const SIZE = winograd.size;
+export const PLACES = SIZE * SIZE;
+
+/** Bytes of mapped tiles that are worked on at a time, so that they stay in a second-level cache of 2 MB. */
+const BLOCK_BYTES = 1024 * 1024;
+
+/** Tiles of a block: fewer would read the mapped filter too often, more need not be. */
+const [LEAST_TILES, MOST_TILES] = [48, 256];
+
+/** How the tiles of a batch of images are cut into blocks: `images` whole ones, or an image in `parts` of `rows` rows of tiles. */
+export interface Blocks {
+  readonly images: number;
+  readonly parts: number;
+  readonly rows: number;
+  readonly columns: number;
+  /** Tiles of a block. */
+  readonly tiles: number;
+}
+
+export function blocksOf(batch: number, height: number, width: number, channels: number): Blocks {
+  const [down, columns] = [Math.ceil(height / OUTPUTS), Math.ceil(width / OUTPUTS)];
+  const wanted = Math.min(Math.max(BLOCK_BYTES / bytesOf(PLACES, channels), LEAST_TILES), MOST_TILES);
+  if (down * columns <= wanted) {
+    const images = divisorUpTo(batch, wanted / (down * columns));
+    return { images, parts: 1, rows: down, columns, tiles: images * down * columns };
+  }
+  const rows = divisorUpTo(down, wanted / columns);
+  return { images: 1, parts: down / rows, rows, columns, tiles: rows * columns };
+}
+
+/** Images of which tiles are read: padded copies in the scratch, or the images themselves. */
+export interface TileSource {
+  readonly channels: number;
+  readonly rowPitch: number;
+  readonly imagePitch: number;
+}
+
+export class WinogradBuilder {
+  readonly module = new ModuleBuilder();
+  readonly run = this.module.function("run", ["i32", "i32", "i32", "i32"]);
+  readonly plan = new ScratchPlan();
+
+  constructor(readonly settings: GeneratorSettings) {}
+
+  get parameters(): [Local, Local, Local, Local] {
+    return this.run.params as [Local, Local, Local, Local];
+  }
+
+  locals(count: number): Local[] {
+    return Array.from({ length: count }, () => this.run.local("i32"));
+  }
+
+  /** An address in the scratch. */
+  scratch(bytes: number): Local {
+    const address = this.run.local("i32");
+    this.run.add(set(address, i32.add(this.parameters[3], this.plan.take(bytes))));
+    return address;
+  }
+
+  program(): ConvolutionProgram {
+    return { bytes: this.module.bytes(this.settings.pages), scratchBytes: this.plan.bytes };
+  }
+
+  /**
+   * Where tiles are read: if they leave the images, from copies with zeros around, made for `images` at a time. `at` is the address
+   * of the images, `from` becomes that of what is read.
+   */
+  source(
+    [height, width]: readonly [PaddedAxis, PaddedAxis],
+    channels: number,
+    images: number,
+    at: Local,
+  ): TileSource & { from: Local; prepare: Code } {
+    const inside = ({ from, length, input }: PaddedAxis) => from >= 0 && from + length <= input;
+    const padded = !(inside(height) && inside(width));
+    const rowPitch = bytesOf(padded ? width.length : width.input, channels);
+    const imagePitch = (padded ? height.length : height.input) * rowPitch;
+    if (!padded) {
+      const from = this.run.local("i32");
+      const prepare = set(from, i32.add(at, height.from * rowPitch + bytesOf(width.from, channels)));
+      return { channels, rowPitch, imagePitch, from, prepare };
+    }
+    const from = this.scratch(images * imagePitch);
+    const copy = padImages(this.module, [height, width], channels, channels);
+    this.run.add(memory.fill(from, 0, images * imagePitch));
+    return { channels, rowPitch, imagePitch, from, prepare: call(copy.index, at, from, images) };
+  }
+
+  /** A function (source, target): maps a row of `count` tiles of side `map[0].length`, to [place][tile][channel], places `pitch` apart. */
+  mapTiles(map: Matrix, { channels, rowPitch }: TileSource, count: number, pitch: number): number {
+    const mapping = this.module.function(undefined, ["i32", "i32"]);
+    const [source, target] = mapping.params as [Local, Local];
+    const [tile, vector] = [mapping.local("i32"), mapping.local("i32")];
+    const mapper = new TileMapper(mapping, this.settings.relaxed);
+    const body = mapper.square(
+      map,
+      (row, column) => v128.load(source, row * rowPitch + bytesOf(column, channels)),
+      (row, column, value) => v128.store(target, value, (row * map.length + column) * pitch),
+    );
+    mapping.add(
+      mapper.constants(),
+      countUp(
+        tile,
+        0,
+        count,
+        1,
+        sequence(
+          countUp(
+            vector,
+            0,
+            channels / 4,
+            1,
+            sequence(body, set(source, i32.add(source, 16)), set(target, i32.add(target, 16))),
+          ),
+          set(source, i32.add(source, bytesOf(OUTPUTS - 1, channels))),
+        ),
+      ),
+    );
+    return mapping.index;
+  }
+
+  /** A function (source, target): maps `count` tiles back to pixels, of which `height` x `width` of each tile exist. */
+  mapBack(
+    channels: number,
+    pitch: number,
+    rowPitch: number,
+    height: number,
+    width: number,
+    count: number,
+  ): number {
+    const mapping = this.module.function(undefined, ["i32", "i32"]);
+    const [source, target] = mapping.params as [Local, Local];
+    const [tile, vector] = [mapping.local("i32"), mapping.local("i32")];
+    const mapper = new TileMapper(mapping, this.settings.relaxed);
+    const body = mapper.square(
+      winograd.output,
+      (row, column) => v128.load(source, (row * SIZE + column) * pitch),
+      (row, column, value) =>
+        row < height && column < width
+          ? v128.store(target, value, row * rowPitch + bytesOf(column, channels))
+          : sequence(),
+    );
+    mapping.add(
+      mapper.constants(),
+      countUp(
+        tile,
+        0,
+        count,
+        1,
+        sequence(
+          countUp(
+            vector,
+            0,
+            channels / 4,
+            1,
+            sequence(body, set(source, i32.add(source, 16)), set(target, i32.add(target, 16))),
+          ),
+          set(target, i32.add(target, bytesOf(OUTPUTS - 1, channels))),
+        ),
+      ),
+    );
+    return mapping.index;
+  }
+
+  /** For each place: left [rows of tiles] times right, into out; the three advance by the given bytes from place to place. */
+  products(
+    product: (lanes: number) => Product,
+    rows: number,
+    columns: number,
+    [left, right, out]: readonly [Local, Local, Local],
+    [leftPlace, rightPlace, outPlace]: readonly [number, number, number],
+    rightBlock: (lanes: number) => number,
+  ): Code {
+    const [place, n, a, b, o] = this.locals(5) as [Local, Local, Local, Local, Local];
+    const blocks = columnBlocks(columns).map((block) => {
+      const lanes = block.vectors * 4;
+      const shape = product(lanes);
+      const calls: Code[] = [];
+      let done = 0;
+      for (const { rows: size, count } of rowTiles(rows)) {
+        const { index } = productTiles(this.module, shape, size, block);
+        calls.push(
+          call(index, i32.add(a, done * shape.leftPitch), b, i32.add(o, done * shape.outPitch), count),
+        );
+        done += size * count;
+      }
+      return countUp(
+        n,
+        0,
+        block.count,
+        1,
+        sequence(...calls, set(b, i32.add(b, rightBlock(lanes))), set(o, i32.add(o, bytesOf(lanes)))),
+      );
+    });
+    const across = bytesOf(columns);
+    const rightRow = columnBlocks(columns).reduce(
+      (sum, { count, vectors }) => sum + count * rightBlock(vectors * 4),
+      0,
+    );
+    return sequence(
+      set(a, left),
+      set(b, right),
+      set(o, out),
+      countUp(
+        place,
+        0,
+        PLACES,
+        1,
+        sequence(
+          ...blocks,
+          set(a, i32.add(a, leftPlace)),
+          set(b, i32.add(b, rightPlace - rightRow)),
+          set(o, i32.add(o, outPlace - across)),
+        ),
+      ),
+    );
+  }
+}
+
+/** Runs a body for each row of tiles of a block: `addresses` advance by row and by image. */
+export function eachRow(
+  builder: WinogradBuilder,
+  { images, rows }: Blocks,
+  addresses: readonly { readonly local: Local; readonly row: number; readonly image: number }[],
+  body: (row: Local) => Code,
+): Code {
+  const [image, row] = builder.locals(2) as [Local, Local];
+  const advance = (step: "row" | "image") =>
+    addresses.map(({ local, row, image }) =>
+      set(local, i32.add(local, step === "row" ? row : image - rows * row))
+    );
+  return countUp(
+    image,
+    0,
+    images,
+    1,
+    sequence(countUp(row, 0, rows, 1, sequence(body(row), ...advance("row"))), ...advance("image")),
+  );
+}

@@ -11,15 +11,23 @@ const expected = { layers: 616, graphs: 3188 };
 
 for (const [backend, reason] of await availableBackends({ allowSoftware: true })) {
   for (const group of ["layers", "graphs"] as const) {
-    Deno.test({
-      name: `reference values: ${group} on ${backend}${reason === null ? "" : ` (skipped: ${reason})`}`,
-      ignore: reason !== null,
-      async fn() {
-        const [report] = await checkGolden({ backends: [backend], only: [group] });
-        assert.equal(report!.comparisons.length, expected[group]);
-        assert.deepEqual(report!.comparisons.filter(({ passed }) => !passed), []);
-      },
-    });
+    for (const evaluation of ["compiled", "interpreted"] as const) {
+      Deno.test({
+        name: `reference values: ${group} on ${backend}, ${evaluation}${
+          reason === null ? "" : ` (skipped: ${reason})`
+        }`,
+        ignore: reason !== null,
+        async fn() {
+          const [report] = await checkGolden({
+            backends: [backend],
+            only: [group],
+            evaluations: [{ evaluation }],
+          });
+          assert.equal(report!.comparisons.length, expected[group]);
+          assert.deepEqual(report!.comparisons.filter(({ passed }) => !passed), []);
+        },
+      });
+    }
   }
 }
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type LayerGraph, validate } from "../../lib/graph/mod.ts";
 import { NormActivation, Parameters } from "../../lib/layers/mod.ts";
 import { readSafetensors } from "../../lib/tensor/mod.ts";
-import { compare, type Comparison } from "./report.ts";
+import { compare, type Comparison, type Evaluation } from "./report.ts";
 
 interface SetFacts {
   finite_forward: boolean;
@@ -44,7 +44,10 @@ const MAX_FLOAT32 = 3.4028234663852886e38;
 const vectors = ["v0", "v1", "gamma", "beta"] as const;
 
 /** Compares every well-conditioned graph of `folder` on the current backend, and the finite flags of the others. */
-export async function checkGraphs(folder: string): Promise<{ comparisons: Comparison[]; skipped: string[] }> {
+export async function checkGraphs(
+  folder: string,
+  { evaluation, toInterpreter = false }: Evaluation,
+): Promise<{ comparisons: Comparison[]; skipped: string[] }> {
   const reference: Reference = JSON.parse(await readFile(join(folder, "graphs.json"), "utf8"));
   const tensors = readSafetensors(await readFile(join(folder, "tensors.safetensors")));
   const comparisons: Comparison[] = [];
@@ -54,18 +57,25 @@ export async function checkGraphs(folder: string): Promise<{ comparisons: Compar
     for (const graph of reference.graphs) {
       const facts = graph[set];
       const name = `graphs/${set}/${graph.id}`;
-      const measured = await measure(validate({ nodes: graph.nodes }), reference, all);
+      const layer = validate({ nodes: graph.nodes });
+      const measured = await measure(layer, reference, all, evaluation);
       if (!facts.well_conditioned) {
         ill++;
         comparisons.push(compareFinite(name, measured.y!, facts));
         continue;
       }
+      const interpreted = toInterpreter ? await measure(layer, reference, all, "interpreted") : null;
       for (const [kind, values] of Object.entries(measured)) {
         const stacked = all(kind);
         const expected = stacked.subarray(graph.id * values.length, (graph.id + 1) * values.length);
         const float32 = kind.startsWith("d") ? facts.float32_error_grad : facts.float32_error_y;
         const shape = values.length === reference.shape_nhwc[3] ? [values.length] : reference.shape_nhwc;
-        comparisons.push(compare(`${name}/${kind}`, values, expected, shape, FACTOR * float32 + FLOOR));
+        const tolerance = FACTOR * float32 + FLOOR;
+        comparisons.push(compare(`${name}/${kind}`, values, expected, shape, tolerance));
+        if (interpreted) {
+          const other = interpreted[kind]!;
+          comparisons.push(compare(`${name}/${kind} to interpreted`, values, other, shape, tolerance));
+        }
       }
     }
   }
@@ -88,9 +98,11 @@ async function measure(
   graph: LayerGraph,
   { shape_nhwc: shape, groups, eps, momentum }: Reference,
   input: (name: string) => Float32Array,
+  evaluation: Evaluation["evaluation"],
 ): Promise<Record<string, ArrayLike<number>>> {
   const parameters = new Parameters();
-  const norm = new NormActivation(graph, shape[3], parameters, { groups, decay: momentum, epsilon: eps });
+  const options = { groups, decay: momentum, epsilon: eps, evaluation };
+  const norm = new NormActivation(graph, shape[3], parameters, options);
   const variables = new Map(parameters.all.map(({ name, variable }) => [name, variable]));
   for (const name of vectors) tf.tidy(() => variables.get(name)?.assign(tf.tensor1d(input(name))));
   const x = tf.variable(tf.tensor4d(input("x"), shape));

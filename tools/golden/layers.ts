@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { NormActivation, Parameters } from "../../lib/layers/mod.ts";
 import { readSafetensors } from "../../lib/tensor/mod.ts";
-import { compare, type Comparison } from "./report.ts";
+import { compare, type Comparison, type Evaluation } from "./report.ts";
 
 interface Index {
   eps: number;
@@ -28,28 +28,33 @@ const FACTOR = 8;
 const FLOOR = 2e-6;
 
 /** Compares every case and layer of `folder` on the current backend. */
-export async function checkLayers(folder: string): Promise<Comparison[]> {
+export async function checkLayers(
+  folder: string,
+  { evaluation, toInterpreter = false }: Evaluation,
+): Promise<Comparison[]> {
   const index: Index = JSON.parse(await readFile(join(folder, "index.json"), "utf8"));
   const comparisons: Comparison[] = [];
   for (const [caseName, { shape_nhwc: shape, groups, file }] of Object.entries(index.cases)) {
     const tensors = readSafetensors(await readFile(join(folder, file)));
     const reference = (name: string) => tensors.get(name)?.data as Float32Array | undefined;
     for (const layer of index.layers) {
-      const measured = await measure(publishedName(layer), shape, groups, index, reference);
+      const take = (evaluation: Evaluation["evaluation"]) =>
+        measure(publishedName(layer), { shape, groups, evaluation }, index, reference);
+      const measured = await take(evaluation);
+      const interpreted = toInterpreter ? await take("interpreted") : null;
       for (const [kind, values] of Object.entries(measured)) {
         const expected = reference(`${layer}/${kind}`);
         if (!expected) continue;
+        const name = `layers/${caseName}/${layer}/${kind}`;
         const float32 = index.float32_error[caseName]?.[layer]?.[kind]?.max_abs_over_scale ?? 0;
-        comparisons.push(
-          compare(
-            `layers/${caseName}/${layer}/${kind}`,
-            values,
-            expected,
-            expected.length === shape[3] ? [shape[3]] : shape,
-            FACTOR * float32 + FLOOR,
-            scaleOf(expected, reference("dy")!),
-          ),
-        );
+        const size = expected.length === shape[3] ? [shape[3]] : shape;
+        const tolerance = FACTOR * float32 + FLOOR, scale = scaleOf(expected, reference("dy")!);
+        comparisons.push(compare(name, values, expected, size, tolerance, scale));
+        if (interpreted) {
+          comparisons.push(
+            compare(`${name} to interpreted`, values, interpreted[kind]!, size, tolerance, scale),
+          );
+        }
       }
     }
   }
@@ -69,8 +74,11 @@ function scaleOf(expected: Float32Array, dy: Float32Array): number {
 /** The layer's outputs and gradients on the reference inputs, by the reference's names. */
 async function measure(
   layer: string,
-  shape: [number, number, number, number],
-  groups: number,
+  { shape, groups, evaluation }: {
+    shape: [number, number, number, number];
+    groups: number;
+    evaluation: Evaluation["evaluation"];
+  },
   { momentum, eps }: Index,
   reference: (name: string) => Float32Array | undefined,
 ): Promise<Record<string, ArrayLike<number>>> {
@@ -78,7 +86,8 @@ async function measure(
   const given: Record<string, string> = { gamma: "gamma", beta: "beta", v1: "v1", tau: "tau" };
   const make = () => {
     const parameters = new Parameters();
-    const norm = new NormActivation(layer, channels, parameters, { groups, decay: momentum, epsilon: eps });
+    const options = { groups, decay: momentum, epsilon: eps, evaluation };
+    const norm = new NormActivation(layer, channels, parameters, options);
     for (const { name, variable } of parameters.all) {
       const source = given[name] ?? (name.startsWith("moving_mean") ? "running_mean" : "running_var");
       tf.tidy(() => variable.assign(tf.tensor1d(reference(source)!)));

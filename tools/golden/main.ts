@@ -10,11 +10,14 @@ import { parseArgs } from "node:util";
 import { availableBackends, type BackendName, useBackend } from "../../lib/tensor/mod.ts";
 import { checkGraphs } from "./graphs.ts";
 import { checkLayers } from "./layers.ts";
-import { type GroupReport, render } from "./report.ts";
+import { type Evaluation, type GroupReport, render } from "./report.ts";
 
 /** The checks of a group of reference values: a folder in, comparisons out. */
-const groups: Record<string, (folder: string) => Promise<Pick<GroupReport, "comparisons" | "skipped">>> = {
-  layers: async (folder) => ({ comparisons: await checkLayers(folder), skipped: [] }),
+const groups: Record<
+  string,
+  (folder: string, evaluation: Evaluation) => Promise<Pick<GroupReport, "comparisons" | "skipped">>
+> = {
+  layers: async (folder, evaluation) => ({ comparisons: await checkLayers(folder, evaluation), skipped: [] }),
   graphs: checkGraphs,
 };
 
@@ -27,6 +30,8 @@ export interface GoldenOptions {
   /** Default: every backend that can be used here, software GPU included. */
   backends?: BackendName[];
   only?: string[];
+  /** Default: compiled and interpreted layers, each against the reference values. */
+  evaluations?: Evaluation[];
   print?: (text: string) => void;
 }
 
@@ -68,9 +73,12 @@ export async function checkGolden(options: GoldenOptions = {}): Promise<GroupRep
     const { device } = await useBackend(name, { allowSoftware: true });
     print(`${name}: ${device}`);
     for (const { folder, group } of plan) {
-      const report = { group, backend: name, ...await groups[group]!(folder) };
-      print(render(report));
-      reports.push(report);
+      for (const each of options.evaluations ?? [{ evaluation: "compiled" }, { evaluation: "interpreted" }]) {
+        const { evaluation } = each;
+        const report = { group, backend: name, evaluation, ...await groups[group]!(folder, each) };
+        print(render(report));
+        reports.push(report);
+      }
     }
   }
   return reports;
@@ -100,9 +108,10 @@ async function usableBackends(print: (text: string) => void): Promise<BackendNam
 
 const help = `deno task golden [DIR...] [--backend wasm,webgpu,tensorflow] [--only ${
   Object.keys(groups).join(",")
-}]
+}] [--compiled]
 
-Compares this machine's backends with reference values. DIR: a folder with the groups as sub-folders; default: the copy
+Compares this machine's backends with reference values: layers as fused kernels, then operation by operation. --compiled:
+fused kernels only, and those with the interpreter too, within the same tolerances. DIR: a folder with the groups as sub-folders; default: the copy
 in tests/golden. Exit status 1 on a miss, 2 on bad arguments.`;
 
 /** Runs the command line; returns the exit status. */
@@ -114,6 +123,7 @@ export async function main(args: string[]): Promise<number> {
       options: {
         backend: { type: "string" },
         only: { type: "string" },
+        compiled: { type: "boolean" },
         help: { type: "boolean", short: "h" },
       },
     });
@@ -125,6 +135,7 @@ export async function main(args: string[]): Promise<number> {
       folders: positionals,
       ...(values.backend ? { backends: values.backend.split(",") as BackendName[] } : {}),
       ...(values.only ? { only: values.only.split(",") } : {}),
+      ...(values.compiled ? { evaluations: [{ evaluation: "compiled", toInterpreter: true }] } : {}),
       print: (text) => console.log(text),
     });
     const all = reports.flatMap(({ comparisons }) => comparisons);

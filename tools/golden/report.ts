@@ -12,10 +12,19 @@ export interface Comparison {
   readonly passed: boolean;
 }
 
+/** How layers are evaluated. */
+export interface Evaluation {
+  /** As fused kernels where the backend has them, or operation by operation. */
+  readonly evaluation: "compiled" | "interpreted";
+  /** Compare with the interpreter's values too, within the same tolerances. */
+  readonly toInterpreter?: boolean;
+}
+
 /** The result of one group of reference values on one backend. */
 export interface GroupReport {
   readonly group: string;
   readonly backend: string;
+  readonly evaluation: Evaluation["evaluation"];
   readonly comparisons: readonly Comparison[];
   /** What was not compared, and why. */
   readonly skipped: readonly string[];
@@ -69,9 +78,9 @@ function unravel(index: number, shape: readonly number[]): number[] {
 }
 
 /** A table of a group's worst errors by tensor kind (the last part of the name), and every miss in full. */
-export function render({ group, backend, comparisons, skipped }: GroupReport): string {
+export function render({ group, backend, evaluation, comparisons, skipped }: GroupReport): string {
   const kinds = Map.groupBy(comparisons, ({ name }) => name.slice(name.lastIndexOf("/") + 1));
-  const lines = [`${group} on ${backend}: ${comparisons.length} tensors compared`];
+  const lines = [`${group} on ${backend}, ${evaluation}: ${comparisons.length} tensors compared`];
   for (const [kind, members] of kinds) {
     const worst = members.reduce((a, b) => b.error / b.tolerance > a.error / a.tolerance ? b : a);
     lines.push(

@@ -190,7 +190,11 @@ async function measureLayer(
 }
 
 /** The contenders whose y, dx, dv0, dv1, dgamma and dbeta equal PyTorch's; the others are reported and not timed. */
-function sameFunction(layer: string, shape: Shape, results: ReadonlyMap<Entry, Float32Array>): Entry[] {
+export function sameFunction(
+  layer: string,
+  shape: Shape,
+  results: ReadonlyMap<Entry, Float32Array>,
+): Entry[] {
   const reference = [...results].find(([{ name }]) => name === NAMES.eager)?.[1];
   if (!reference) return [...results.keys()];
   const size = shape.reduce((product, extent) => product * extent, 1);

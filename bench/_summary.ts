@@ -120,27 +120,38 @@ function ratioSection(title: string, rows: readonly BenchRow[]): string {
 
 function trainingSection(rows: readonly BenchRow[]): string {
   const chosen = rows.filter((r) => r.phase === "step" && r.best);
+  const peer = (r: BenchRow, contender: string) =>
+    chosen.find((one) => one.contender === contender && one.case === r.case && one.group === r.group);
+  const times = (above: number | null | undefined, below: number | null) =>
+    above === null || above === undefined || below === null ? "" : `${(above / below).toFixed(2)}x`;
+  const head = [
+    "model",
+    "layer",
+    "contender",
+    "layout",
+    "median ms",
+    "speed of eager",
+    "speed of torch.compile",
+  ];
+  const memory = ["peak MiB above imports", "of eager's", "peak MiB in all", "of eager's"];
   const lines = table(
-    [
-      "model",
-      "layer",
-      "contender",
-      "layout",
-      "median ms",
-      "speed of PyTorch eager",
-      "peak MiB above imports",
-      "peak MiB in all",
-    ],
-    chosen.map((r) => [
-      `${r.group}, [${r.shape}]`,
-      r.case,
-      r.contender,
-      r.layout,
-      r.median_ms.toFixed(0),
-      r.ratio === null ? "" : `${(1 / r.ratio).toFixed(2)}x`,
-      r.peak_mib?.toFixed(0) ?? "",
-      r.peak_absolute_mib?.toFixed(0) ?? "",
-    ]),
+    [...head, ...memory],
+    chosen.map((r) => {
+      const eager = peer(r, "PyTorch eager");
+      return [
+        `${r.group}, [${r.shape}]`,
+        r.case,
+        r.contender,
+        r.layout,
+        r.median_ms.toFixed(0),
+        times(eager?.median_ms, r.median_ms),
+        times(peer(r, NAMES.torchCompile)?.median_ms, r.median_ms),
+        r.peak_mib?.toFixed(0) ?? "",
+        times(r.peak_mib, eager?.peak_mib ?? null),
+        r.peak_absolute_mib?.toFixed(0) ?? "",
+        times(r.peak_absolute_mib, eager?.peak_absolute_mib ?? null),
+      ];
+    }),
   );
   return section("Training step", chosen.length === 0 ? [] : lines);
 }

@@ -1,5 +1,6 @@
 /** Convolutions by the kit's own kernels: WebAssembly SIMD written for the geometry at hand, on the wasm backend's memory. */
 import { relaxedSimd } from "../wasm/mod.ts";
+import { depthwiseConvolution } from "./_convolution_depthwise.ts";
 import { directConvolution } from "./_convolution_direct.ts";
 import type { ConvolutionEngine, ConvolutionOperands } from "./_convolution_engine.ts";
 import type { ConvolutionGenerator, ConvolutionProgram } from "./_convolution_program.ts";
@@ -7,7 +8,11 @@ import { winogradConvolution } from "./_convolution_winograd.ts";
 import { wasmHeap, wasmScratch } from "./wasm_heap.ts";
 
 /** In order: the first that takes a convolution makes its program. */
-const generators: readonly ConvolutionGenerator[] = [winogradConvolution, directConvolution];
+const generators: readonly ConvolutionGenerator[] = [
+  winogradConvolution,
+  directConvolution,
+  depthwiseConvolution,
+];
 
 /** TensorFlow.js's wasm memory starts with 256 pages; kernels are told of no more, nor of more than there are. */
 const MOST_PAGES = 256;

@@ -167,16 +167,20 @@ export function productTiles(
   };
   const each = (visit: (sum: Local, row: number, vector: number) => Code): Code =>
     sequence(...sums.flatMap((line, row) => line.map((sum, vector) => visit(sum, row, vector))));
-  const start = (row: number, vector: number) =>
-    accumulate ? loadLanes(out, lanesOf(vector), row * outPitch + 16 * vector) : f32x4.const(0);
+  const write = (sum: Local, row: number, vector: number): Code => {
+    const [lanes, offset] = [lanesOf(vector), row * outPitch + 16 * vector];
+    // Sums of parts are added to the total: in float32 more exact than going on from the total.
+    const total = set(sum, f32x4.add(loadLanes(out, lanes, offset), sum));
+    return sequence(...accumulate ? [total] : [], storeLanes(out, sum, lanes, offset));
+  };
 
   tiles.add(doWhile(
     sequence(
       set(a, left),
       set(b, right),
-      each((sum, row, vector) => set(sum, start(row, vector))),
+      each((sum) => set(sum, f32x4.const(0))),
       nest(levels),
-      each((sum, row, vector) => storeLanes(out, sum, lanesOf(vector), row * outPitch + 16 * vector)),
+      each(write),
       set(left, i32.add(left, rows * leftPitch)),
       set(out, i32.add(out, rows * outPitch)),
       set(count, i32.sub(count, 1)),

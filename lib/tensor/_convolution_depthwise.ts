@@ -1,0 +1,198 @@
+/**
+ * Depthwise convolutions with one filter per channel: vectors of channels, tiles of neighbouring pixels in registers, each pixel
+ * loaded once per row of taps. Nothing is padded: pixels near the borders have code of their own with the taps that they reach.
+ */
+import { call, type Code, countUp, f32x4, i32, type Local, sequence, set, v128 } from "../wasm/mod.ts";
+import type { ConvolutionGeometry, ConvolutionProduct } from "./_convolution_engine.ts";
+import { multiplyAdd, storeLanes, wholeVectors } from "./_convolution_kernels.ts";
+import {
+  bytesOf,
+  type ConvolutionGenerator,
+  type ConvolutionProgram,
+  type Course,
+  divisorUpTo,
+  forwardCourse,
+  type GeneratorSettings,
+  gradientCourses,
+  GROUP_BYTES,
+} from "./_convolution_program.ts";
+import { filterGradientProgram } from "./_depthwise_filter_gradient.ts";
+import { meetings, Sources, stretchesOf, tilesOf } from "./_depthwise_pixels.ts";
+
+/** All taps are written out: more of them make too much code. */
+const MOST_TAPS = 49;
+
+/** Makes programs for depthwise convolutions with one filter per channel. */
+export const depthwiseConvolution: ConvolutionGenerator = (product, geometry, settings) => {
+  const { kind, axes: [height, width], channels, outputs } = geometry;
+  if (kind !== "depthwise" || channels !== outputs || height.kernel * width.kernel > MOST_TAPS) return null;
+  if (Math.max(height.kernel, width.kernel) > 9) return null;
+  return product === "filterGradient"
+    ? filterGradientProgram(geometry, settings)
+    : imageProgram(product, geometry, settings);
+};
+
+function imageProgram(
+  product: Exclude<ConvolutionProduct, "filterGradient">,
+  { batch, axes, channels }: ConvolutionGeometry,
+  { relaxed, pages }: GeneratorSettings,
+): ConvolutionProgram {
+  const forward = product === "forward";
+  const [height, width] = axes;
+  const sides = axes.map(({ input, output }) => forward ? [input, output] : [output, input]);
+  const [[sourceHeight, targetHeight], [sourceWidth, targetWidth]] = sides as [
+    [number, number],
+    [number, number],
+  ];
+  const [rowCourses, columnCourses] = axes.map((axis) =>
+    forward ? [forwardCourse(axis)] : gradientCourses(axis)
+  );
+  const wide = wholeVectors(channels);
+  const sources = new Sources(channels, relaxed);
+  const { run } = sources;
+  const [input, filter, output] = run.params as [Local, Local, Local];
+  const group = wide === channels
+    ? batch
+    : divisorUpTo(batch, GROUP_BYTES / bytesOf(sourceHeight, sourceWidth, wide));
+  const [at, to, counter] = sources.locals(3) as [Local, Local, Local];
+  const [source, target] = forward ? [input, output] : [output, input];
+  run.add(set(at, source), set(to, target));
+  const images = sources.images(at, group, sourceHeight, sourceWidth);
+  const taps = sources.images(filter, 1, height.kernel, width.kernel);
+  run.add(taps.prepare);
+  const rowPitch = bytesOf(sourceWidth, wide);
+  const targetRow = bytesOf(targetWidth, channels);
+  const tapRow = bytesOf(width.kernel, wide);
+
+  const [image, row, from, onto, x, y] = sources.locals(6) as [Local, Local, Local, Local, Local, Local];
+  const rowLoops: Code[] = [];
+  for (const rows of rowCourses!) {
+    for (const columns of columnCourses!) {
+      const functions = new Map<number, number>();
+      for (const { first, count, start, end } of stretchesOf(rows, sourceHeight)) {
+        let index = functions.get(end - start);
+        if (index === undefined) {
+          index = rowFunction(rows, columns, end - start);
+          functions.set(end - start, index);
+        }
+        // The taps may descend: their row with the lowest address.
+        const lowest = Math.min(...rows.taps.slice(start, end), Infinity);
+        const begin = rows.from + rows.stride * first + rows.dilation * start;
+        rowLoops.push(
+          set(x, i32.add(from, end > start ? begin * rowPitch : 0)),
+          set(y, i32.add(onto, (rows.targetFrom + rows.targetStep * first) * targetRow)),
+          countUp(
+            row,
+            0,
+            count,
+            1,
+            sequence(
+              call(index, x, i32.add(taps.from, end > start ? lowest * tapRow : 0), y),
+              set(x, i32.add(x, rows.stride * rowPitch)),
+              set(y, i32.add(y, rows.targetStep * targetRow)),
+            ),
+          ),
+        );
+      }
+    }
+  }
+  run.add(countUp(
+    counter,
+    0,
+    batch / group,
+    1,
+    sequence(
+      images.prepare,
+      set(from, images.from),
+      set(onto, to),
+      countUp(
+        image,
+        0,
+        group,
+        1,
+        sequence(
+          ...rowLoops,
+          set(from, i32.add(from, sourceHeight * rowPitch)),
+          set(onto, i32.add(onto, targetHeight * targetRow)),
+        ),
+      ),
+      set(at, i32.add(at, bytesOf(group, sourceHeight, sourceWidth, channels))),
+      set(to, i32.add(to, group * targetHeight * targetRow)),
+    ),
+  ));
+  return { bytes: sources.module.bytes(pages), scratchBytes: sources.plan.bytes };
+
+  /** A function (source, taps, target) for a row of target pixels that `tapRows` rows of taps reach. */
+  function rowFunction(rows: Course, columns: Course, tapRows: number): number {
+    const kernel = sources.module.function(undefined, ["i32", "i32", "i32"]);
+    const [source, taps, target] = kernel.params as [Local, Local, Local];
+    const [x, w, y, tile, vector] = [0, 1, 2, 3, 4].map(() => kernel.local("i32")) as [
+      Local,
+      Local,
+      Local,
+      Local,
+      Local,
+    ];
+    const places = columns.taps.length;
+    const size = Math.min(8, 14 - places);
+    const sums = Array.from({ length: size }, () => kernel.local("v128"));
+    const weights = columns.taps.map(() => kernel.local("v128"));
+    const pixel = kernel.local("v128");
+    const step = rows.taps.length > 1 ? rows.taps[1]! - rows.taps[0]! : 1;
+    const tapOffset = (index: number) => (step > 0 ? index * step : (tapRows - 1 - index) * -step) * tapRow;
+    const outPitch = bytesOf(columns.targetStep, channels);
+    const [full, lanes] = [Math.floor(channels / 4), channels % 4];
+
+    for (const stretch of stretchesOf(columns, sourceWidth)) {
+      const begin = columns.from + columns.stride * stretch.first + columns.dilation * stretch.start;
+      const reached = stretch.end > stretch.start ? tapRows : 0;
+      for (const { size, count, at } of tilesOf(stretch.count, sums.length)) {
+        const used = sums.slice(0, size);
+        const compute = (lanes: number): Code => {
+          const codes: Code[] = used.map((sum) => set(sum, f32x4.const(0)));
+          for (let index = 0; index < reached; index++) {
+            for (let place = stretch.start; place < stretch.end; place++) {
+              const offset = tapOffset(index) + bytesOf(columns.taps[place]!, wide);
+              codes.push(set(weights[place]!, v128.load(w, offset)));
+            }
+            for (const { pixel: read, pairs } of meetings(columns, stretch, size)) {
+              codes.push(set(pixel, v128.load(x, index * rows.dilation * rowPitch + bytesOf(read, wide))));
+              for (const { target, place } of pairs) {
+                codes.push(set(used[target]!, multiplyAdd(relaxed, pixel, weights[place]!, used[target]!)));
+              }
+            }
+          }
+          codes.push(...used.map((sum, target) => storeLanes(y, sum, lanes, target * outPitch)));
+          return sequence(...codes);
+        };
+        kernel.add(
+          set(x, i32.add(source, reached > 0 ? bytesOf(begin + at * columns.stride, wide) : 0)),
+          set(y, i32.add(target, bytesOf(columns.targetFrom, channels) + (stretch.first + at) * outPitch)),
+          countUp(
+            tile,
+            0,
+            count,
+            1,
+            sequence(
+              set(w, taps),
+              countUp(
+                vector,
+                0,
+                full,
+                1,
+                sequence(
+                  compute(4),
+                  ...[x, w, y].map((address) => set(address, i32.add(address, 16))),
+                ),
+              ),
+              ...lanes > 0 ? [compute(lanes)] : [],
+              set(x, i32.add(x, bytesOf(size * columns.stride, wide) - 16 * full)),
+              set(y, i32.add(y, size * outPitch - 16 * full)),
+            ),
+          ),
+        );
+      }
+    }
+    return kernel.index;
+  }
+}

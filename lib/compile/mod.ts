@@ -4,6 +4,7 @@
  * {@linkcode layerPrograms} turns a layer and its symbolic derivative into programs over values, {@linkcode schedule}
  * orders a program into as few sweeps over the pixels as its statistics allow, and {@linkcode wasmKernel} writes that
  * order as WebAssembly SIMD for one shape: in well under a millisecond, with no intermediate tensor in memory.
+ * {@linkcode wgslKernel} writes it as WebGPU compute shaders.
  *
  * @module
  */
@@ -26,3 +27,10 @@ export {
   type Value,
 } from "./value.ts";
 export { type KernelShape, outputName, type WasmKernel, wasmKernel, type WasmOptions } from "./wasm.ts";
+export {
+  type WgslBinding,
+  type WgslDispatch,
+  type WgslKernel,
+  wgslKernel,
+  type WgslOptions,
+} from "./wgsl.ts";

@@ -38,7 +38,10 @@ function layersSection(rows: readonly BenchRow[]): string {
       lines.push(
         `### ${count} ${group} layers, ${phase}`,
         "",
-        "Geometric means of ratios of median times, each contender in its better layout.",
+        "Geometric means of ratios of median times, each contender in its better layout; 32 channel groups. " +
+          (group === "published"
+            ? "The six layers of the paper."
+            : `The first ${count} golden graphs of source random_filtered that are finite and well conditioned.`),
         "",
         ...table(
           ["ratio", ...columns],

@@ -249,14 +249,16 @@ function rounded(
     const operands = node.inputs.map((input) => values[input]!);
     const result = apply(node, operands);
     if (!exactOperations.has(node.op)) {
-      // The error of a sum is relative to its terms, not to what is left of them.
+      // The error of a sum is relative to its terms, not to what is left of them; ln(|a| + eps) near 0 has that of the sum.
       const terms = node.op === "mean" || node.op === "sum"
         ? apply(node, [operands[0]!.map((value) => Math.abs(value))])
         : null;
+      const rounding = node.op === "Log" ? 0.5 : 0;
       for (let index = 0; index < size; index++) {
         const value = result[index]!;
         const error = UNIT * sign(value, values.length, trial);
-        result[index] = value + error * (terms === null ? value : terms[index]!);
+        const scale = terms === null ? Math.abs(value) + (value === 0 ? 0 : rounding) : terms[index]!;
+        result[index] = value + error * scale;
       }
     }
     values.push(result.map(Math.fround));

@@ -174,9 +174,11 @@ export class OnednnConvolution {
   run(base: Handle, operands: ConvolutionOperands): void {
     const runtime = this.#runtime;
     const { dnnl_memory_set_data_handle: set, dnnl_primitive_execute: execute } = runtime.library.symbols;
-    let status = set(this.#input, base + BigInt(operands.input));
-    status ||= set(this.#filter, base + BigInt(operands.filter));
-    status ||= set(this.#output, base + BigInt(operands.output));
+    // An allocator that counts in 32-bit integers gives negative numbers beyond 2 GB.
+    const at = (address: number) => base + BigInt(address >>> 0);
+    let status = set(this.#input, at(operands.input));
+    status ||= set(this.#filter, at(operands.filter));
+    status ||= set(this.#output, at(operands.output));
     const working = runtime.workingMemory(this.#bytes);
     status ||= set(this.#scratchpad, working + this.#filterBytes);
     const reordering = this.#reordering;

@@ -11,10 +11,11 @@ import {
   type RunProgram,
 } from "./_compiled_programs.ts";
 import { runWasm } from "./_compiled_wasm.ts";
+import { runWebgpu } from "./_compiled_webgpu.ts";
 import { interpretLayer } from "./_interpreted.ts";
 import type { LayerInputs, LayerOptions, LayerParts, LayerVectors } from "./_layer_inputs.ts";
 
-const backends: ReadonlyMap<string, RunProgram> = new Map([["wasm", runWasm]]);
+const backends: ReadonlyMap<string, RunProgram> = new Map([["wasm", runWasm], ["webgpu", runWebgpu]]);
 
 /** Whether layers are compiled on the backend in use. */
 export function compiles(): boolean {
@@ -119,11 +120,14 @@ function register(): void {
       const { layer } = attrs as unknown as Attributes;
       const saved = savedTensors.at(-1)!;
       const [x, ...rest] = savedTensors.slice(0, -1) as [tf.Tensor4D, ...tf.Tensor1D[]];
-      const gradients = tf.engine().runKernel(
-        backwardName,
-        [x, (dy as tf.Tensor[])[0]!, saved, ...rest] as unknown as tf.NamedTensorMap,
-        attrs,
-      ) as tf.Tensor[];
+      const upstream = (dy as tf.Tensor[])[0]!;
+      const gradients = tf.engine().state.gradientDepth > 0
+        ? interpretedGradients(attrs as unknown as Attributes, [x, ...rest], upstream)
+        : tf.engine().runKernel(
+          backwardName,
+          [x, upstream, saved, ...rest] as unknown as tf.NamedTensorMap,
+          attrs,
+        ) as tf.Tensor[];
       // Moving moments are constants: nothing flows to them.
       const statistics = rest.slice(layer.vectors.length).map((moment) => tf.zerosLike(moment));
       return Object.fromEntries(
@@ -131,44 +135,24 @@ function register(): void {
       );
     },
   });
-  tf.registerGradient({ kernelName: backwardName, saveAllInputs: true, gradFunc: secondDerivative });
 }
 
-/**
- * The gradient of the gradient kernel, by differentiating the interpreter twice. The saved statistics are functions of x
- * whose share is part of the gradient to x, so nothing flows through them.
- */
-function secondDerivative(dys: tf.Tensor | tf.Tensor[], inputs: tf.Tensor[], attrs: tf.NamedAttrMap) {
-  const { layer, groups } = attrs as unknown as Attributes;
-  const [x, dy, saved, ...rest] = inputs as [tf.Tensor4D, tf.Tensor4D, tf.Tensor, ...tf.Tensor1D[]];
-  const vectors = rest.slice(0, layer.vectors.length), statistics = rest.slice(layer.vectors.length);
-  const upstream = [dys].flat();
+/** The gradients by operations that can be differentiated again, for when the backward pass is itself being differentiated. */
+function interpretedGradients(
+  { layer, groups }: Attributes,
+  [x, ...rest]: readonly [tf.Tensor4D, ...tf.Tensor1D[]],
+  dy: tf.Tensor,
+): tf.Tensor[] {
   const movingMoments = layer.mode === "inference"
-    ? new Map(layer.moments.map(({ node }, index) => [node, statistics[index]!]))
+    ? new Map(layer.moments.map(({ node }, index) => [node, rest[layer.vectors.length + index]!]))
     : undefined;
-  const interpreted = (x: tf.Tensor, ...values: tf.Tensor[]) =>
-    interpretLayer(layer.parts, { x: x as tf.Tensor4D, vectors: named(layer, values) }, {
+  const whole = (image: tf.Tensor, ...values: tf.Tensor[]) =>
+    interpretLayer(layer.parts, { x: image as tf.Tensor4D, vectors: named(layer, values) }, {
       groups,
       epsilon: layer.epsilon,
       ...(movingMoments && { movingMoments }),
     });
-  const projected = (dy: tf.Tensor, ...values: tf.Tensor[]) => {
-    const gradients = tf.grads(interpreted)(values, dy);
-    return tf.addN(gradients.map((gradient, index) => tf.sum(tf.mul(gradient, upstream[index]!))));
-  };
-  const [toDy, toX, ...toVectors] = tf.grads(projected)([dy, x, ...vectors]) as [
-    tf.Tensor,
-    tf.Tensor,
-    ...tf.Tensor[],
-  ];
-  const list = [
-    toX,
-    toDy,
-    tf.zerosLike(saved),
-    ...toVectors,
-    ...statistics.map((moment) => tf.zerosLike(moment)),
-  ];
-  return Object.fromEntries(list.map((gradient, index) => [index, () => gradient]));
+  return tf.grads(whole)([x, ...rest.slice(0, layer.vectors.length)], dy);
 }
 
 function named({ vectors }: CompiledLayer, values: tf.Tensor[]): LayerVectors {

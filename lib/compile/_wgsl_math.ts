@@ -13,6 +13,7 @@ const functions: Readonly<Record<string, string>> = {
   // Not a constant: constant expressions must be finite.
   infinity: `var<private> infinity_bits: u32 = 0x7f800000u;
 fn infinity() -> f32 { return bitcast<f32>(infinity_bits); }`,
+  // 0 times a number, and a number less itself, which a compiler makes 0 whatever the number.
   zero_if_finite: `fn zero_if_finite(a: f32) -> f32 {
   let not_a_number = bitcast<f32>(bitcast<u32>(a) | 0x00400000u);
   return select(0f, not_a_number, magnitude_bits(a) >= 0x7f800000u);
@@ -91,6 +92,8 @@ fn infinity() -> f32 { return bitcast<f32>(infinity_bits); }`,
 }`,
 };
 
+const zero = literal(0);
+
 /** Collects the functions that some code calls. */
 export class WgslMath {
   readonly #epsilon: string;
@@ -124,9 +127,10 @@ export class WgslMath {
       case "Add":
         return `${a} + ${b}`;
       case "Sub":
-        return `${a} - ${b}`;
+        return a === b ? this.call("zero_if_finite", a) : `${a} - ${b}`;
       case "Mul":
-        return `${a} * ${b}`;
+        if (a === zero) return this.call("zero_if_finite", b!);
+        return b === zero ? this.call("zero_if_finite", a) : `${a} * ${b}`;
       case "Reciprocal":
         return `1f / ${a}`;
       case "Invert":

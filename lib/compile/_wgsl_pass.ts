@@ -1,6 +1,13 @@
 /** The shaders that sweep over pixels. */
 import type { PassStep, Source } from "./_wgsl_plan.ts";
-import { MOST_GROUPS, RowReader, Shader, type ShaderContext } from "./_wgsl_shader.ts";
+import {
+  inBatches,
+  MOST_GROUPS,
+  MOST_SHARED,
+  RowReader,
+  Shader,
+  type ShaderContext,
+} from "./_wgsl_shader.ts";
 import { fullValues } from "./schedule.ts";
 import type { Elementwise } from "./value.ts";
 
@@ -86,7 +93,8 @@ class PassWriter {
       `let at = (n * ${pixels}u + pixel) * ${channels}u + channel;`,
       ...loop,
       "}",
-      ...accumulators.flatMap((accumulator) => this.#merge(accumulator)),
+      ...this.#mergeSums(accumulators),
+      ...accumulators.filter(({ source }) => source.shifted).flatMap((one) => this.#mergeMoments(one)),
       "}",
     );
   }
@@ -120,38 +128,38 @@ class PassWriter {
     }
   }
 
-  /** The threads' sums become those of the chunk. */
-  #merge({ source, sum, square, shift }: Accumulator): string[] {
-    return source.shifted ? this.#mergeMoments(source, sum, square, shift) : [
-      ...(source.sum ? this.#mergeSum(sum, source.first) : []),
-      ...(source.square ? this.#mergeSum(square, source.first + Number(source.sum)) : []),
-    ];
-  }
-
-  #mergeSum(sum: string, number: number): string[] {
+  /** The threads' sums become those of the chunk; the rows of threads share the work. */
+  #mergeSums(accumulators: readonly Accumulator[]): string[] {
     const { lanes, rows } = this.#context.geometry;
-    const shared = this.#shader.shared("shared_sums", lanes * rows);
-    return [
-      `${shared}[thread] = ${sum};`,
-      "workgroupBarrier();",
-      "if (row == 0u && inside) {",
-      "var total = 0f;",
-      `for (var r = 0u; r < ${rows}u; r++) { total += ${shared}[r * ${lanes}u + lane]; }`,
-      `${this.#partial(number)} = total;`,
-      "}",
-      "workgroupBarrier();",
-    ];
+    const sums = accumulators.filter(({ source }) => !source.shifted).flatMap(({ source, sum, square }) => [
+      ...(source.sum ? [{ name: sum, number: source.first }] : []),
+      ...(source.square ? [{ name: square, number: source.first + Number(source.sum) }] : []),
+    ]);
+    return inBatches(sums, MOST_SHARED).flatMap((some) => {
+      const shared = some.map((_, at) => this.#shader.shared(`shared_sums${at}`, lanes * rows));
+      return [
+        ...shared.map((array, at) => `${array}[thread] = ${some[at]!.name};`),
+        "workgroupBarrier();",
+        ...some.flatMap(({ number }, at) => [
+          `if (row == ${at % rows}u && inside) {`,
+          "var total = 0f;",
+          `for (var r = 0u; r < ${rows}u; r++) { total += ${shared[at]!}[r * ${lanes}u + lane]; }`,
+          `${this.#partial(number)} = total;`,
+          "}",
+        ]),
+        "workgroupBarrier();",
+      ];
+    });
   }
 
   /**
    * Each thread has deviations from its own first value. Their mean and squares are put relative to the first thread's
    * (so that a large common part cancels without rounding), then combined about the mean of all.
    */
-  #mergeMoments(source: Source, sum: string, square: string, shift: string): string[] {
+  #mergeMoments({ source, sum, square, shift }: Accumulator): string[] {
     const { lanes, rows } = this.#context.geometry;
-    const means = this.#shader.shared("shared_sums", lanes * rows);
-    const squares = this.#shader.shared("shared_squares", lanes * rows);
-    const not_negative = (value: string) => this.#shader.math.call("not_negative", value);
+    const means = this.#shader.shared("shared_sums0", lanes * rows);
+    const squares = this.#shader.shared("shared_sums1", lanes * rows);
     const count = (row: string) => `(last - first + ${rows - 1}u - ${row}) / ${rows}u`;
     return [
       `${means}[thread] = ${shift};`,
@@ -162,7 +170,7 @@ class PassWriter {
       `let count = f32(${count("row")});`,
       `let mean = ${sum} / max(count, 1f);`,
       `${means}[thread] = (${shift} - origin) + mean;`,
-      `${squares}[thread] = ${not_negative(`${square} - ${sum} * mean`)};`,
+      `${squares}[thread] = ${this.#shader.math.call("not_negative", `${square} - ${sum} * mean`)};`,
       "workgroupBarrier();",
       "if (row == 0u && inside) {",
       "var total = 0f;",

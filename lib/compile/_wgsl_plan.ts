@@ -27,8 +27,8 @@ export interface PassStep {
 
 /** A computation of rows: a workgroup works through a list of these. */
 export type RowItem =
-  /** Reductions of one source along the same dimensions, from the numbers of its chunks. */
-  | { readonly kind: "finish"; readonly source: Source; readonly reductions: readonly number[] }
+  /** Reductions along the same dimensions, from the numbers of the chunks. */
+  | { readonly kind: "finish"; readonly sources: readonly Source[]; readonly reductions: readonly number[] }
   /** A reduction over a row. */
   | { readonly kind: "reduce"; readonly value: number }
   /** A vector handed out. */
@@ -157,15 +157,18 @@ function rowSteps(
     return Math.max(0, ...made.map((index) => levels.get(index)! + (scopeOf(index) === scope ? 0 : 1)));
   };
   const items: { readonly level: number; readonly scope: Scope; readonly item: RowItem }[] = [];
-  for (const source of sources) {
-    const alike = Map.groupBy(source.reductions, (index) => {
-      const { op, axes } = values[index]!;
-      return op === "sum" ? "bwh" : axes!;
+  const alike = Map.groupBy(sources.flatMap(({ reductions }) => reductions), (index) => {
+    const { op, axes } = values[index]!;
+    return op === "sum" ? "bwh" : axes!;
+  });
+  for (const reductions of alike.values()) {
+    const read = sources.filter((source) => source.reductions.some((index) => reductions.includes(index)));
+    items.push({
+      level: 0,
+      scope: scopeOf(reductions[0]!),
+      item: { kind: "finish", sources: read, reductions },
     });
-    for (const reductions of alike.values()) {
-      items.push({ level: 0, scope: scopeOf(reductions[0]!), item: { kind: "finish", source, reductions } });
-      for (const index of reductions) levels.set(index, 0);
-    }
+    for (const index of reductions) levels.set(index, 0);
   }
   values.forEach((value, index) => {
     if (times[index] !== time || !places.has(index) || !isReduction(value.op) || accumulated(values, index)) {

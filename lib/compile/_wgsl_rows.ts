@@ -1,7 +1,15 @@
 /** The shaders that compute rows: statistics from the results of a pass, statistics of rows, vectors handed out. */
 import { partialAt } from "./_wgsl_pass.ts";
 import type { RowItem, RowsStep } from "./_wgsl_plan.ts";
-import { MOST_GROUPS, rowAt, RowReader, Shader, type ShaderContext } from "./_wgsl_shader.ts";
+import {
+  inBatches,
+  MOST_GROUPS,
+  MOST_SHARED,
+  rowAt,
+  RowReader,
+  Shader,
+  type ShaderContext,
+} from "./_wgsl_shader.ts";
 import { literal } from "./_wgsl_math.ts";
 import type { KernelShape } from "./_wasm_layout.ts";
 import type { Value } from "./value.ts";
@@ -114,8 +122,7 @@ class RowsWriter {
       `let start = min(wanted, high / ${span}u - 1u) * ${span}u;`,
       `let part = thread / ${together}u;`,
     );
-    const sum = (entries: number, before: string[], term: string) =>
-      this.#total(together, perGroup, entries, before, term);
+    const sum: Sum = (entries, before, terms) => this.#totals({ together, perGroup, entries }, before, terms);
     const results = item.kind === "finish"
       ? this.#finish(item, sample, span, sum)
       : this.#reduce(item.value, sample, span, sum);
@@ -131,34 +138,43 @@ class RowsWriter {
     );
   }
 
-  /** The sum of a term over entries `e`; every thread of the group gets it. */
-  #total(together: number, perGroup: number, entries: number, before: string[], term: string): string {
-    const name = this.#shader.name("total"), own = this.#shader.name("own");
+  /** The sums of terms over entries `e`; every thread of the group gets them. */
+  #totals(
+    { together, perGroup, entries }: { together: number; perGroup: number; entries: number },
+    before: readonly string[],
+    terms: readonly string[],
+  ): string[] {
+    const own = terms.map(() => this.#shader.name("own"));
     this.#shader.add(
-      `var ${own} = 0f;`,
+      ...own.map((name) => `var ${name} = 0f;`),
       `for (var e = part; e < ${entries}u; e += ${perGroup}u) {`,
       ...before,
-      `${own} += ${term};`,
+      ...terms.map((term, at) => `${own[at]!} += ${term};`),
       "}",
     );
     if (perGroup === 1) return own;
-    const shared = this.#shader.shared("shared_sums", this.#threads);
-    this.#shader.add(
-      `${shared}[thread] = ${own};`,
-      "workgroupBarrier();",
-      `for (var s = ${this.#threads / 2}u; s >= ${together}u; s /= 2u) {`,
-      `if (thread < s) { ${shared}[thread] += ${shared}[thread + s]; }`,
-      "workgroupBarrier();",
-      "}",
-      `let ${name} = ${shared}[thread % ${together}u];`,
-      "workgroupBarrier();",
-    );
-    return name;
+    return inBatches(own, MOST_SHARED).flatMap((some) => {
+      const shared = some.map((_, at) => this.#shader.shared(`shared_sums${at}`, this.#threads));
+      const totals = some.map(() => this.#shader.name("total"));
+      this.#shader.add(
+        ...shared.map((array, at) => `${array}[thread] = ${some[at]!};`),
+        "workgroupBarrier();",
+        `for (var s = ${this.#threads / 2}u; s >= ${together}u; s /= 2u) {`,
+        "if (thread < s) {",
+        ...shared.map((array) => `${array}[thread] += ${array}[thread + s];`),
+        "}",
+        "workgroupBarrier();",
+        "}",
+        ...shared.map((array, at) => `let ${totals[at]!} = ${array}[thread % ${together}u];`),
+        "workgroupBarrier();",
+      );
+      return totals;
+    });
   }
 
   /** Moments from the partial results of a pass: of a sample's chunks, or of all samples'. */
   #finish(
-    { source, reductions }: Extract<RowItem, { kind: "finish" }>,
+    { sources, reductions }: Extract<RowItem, { kind: "finish" }>,
     sample: string | null,
     span: number,
     sum: Sum,
@@ -173,49 +189,62 @@ class RowsWriter {
     ];
     const partial = (number: number) =>
       `${this.#shader.buffer("partials")}[${partialAt(this.#context, number, "m", "p", "c")}]`;
-    const let_ = (stem: string, expression: string) => {
+    const define = (stem: string, expression: string) => {
       const lines: string[] = [];
       const name = this.#shader.let(stem, expression, lines);
       this.#shader.add(...lines);
       return name;
     };
-    let mean = "", meanSquare = "", variance = "";
-    if (source.shifted) {
-      const first = partialAt(this.#context, source.first, sample ?? "0u", "0u", "start");
-      const origin = let_("origin", `${this.#shader.buffer("partials")}[${first}]`);
-      const distance = [
-        ...where,
-        `let many = f32(min(${pixels}u - p * ${chunk}u, ${chunk}u));`,
-        `let away = (${partial(source.first)} - ${origin}) + ${partial(source.first + 1)};`,
-      ];
-      const centre = let_("centre", `${sum(entries, distance, "many * away")} / ${count}`);
-      const squares = sum(
+    const made = new Map<string, string>();
+    const plain = sources.filter(({ shifted }) => !shifted).flatMap(({ operand, sum, square, first }) => [
+      ...(sum ? [{ key: `mean ${operand}`, number: first }] : []),
+      ...(square ? [{ key: `meanSquare ${operand}`, number: first + Number(sum) }] : []),
+    ]).filter(({ key }) => this.#needs(reductions, key));
+    if (plain.length > 0) {
+      const totals = sum(entries, where, plain.map(({ number }) => partial(number)));
+      plain.forEach(({ key }, at) => made.set(key, define("mean", `${totals[at]!} / ${count}`)));
+    }
+    const shifted = sources.filter(({ shifted }) => shifted).map(({ operand, first }) => ({
+      operand,
+      first,
+      origin: define(
+        "origin",
+        `${this.#shader.buffer("partials")}[${
+          partialAt(this.#context, first, sample ?? "0u", "0u", "start")
+        }]`,
+      ),
+    }));
+    if (shifted.length > 0) {
+      const many = `let many = f32(min(${pixels}u - p * ${chunk}u, ${chunk}u));`;
+      const away = ({ first, origin }: { first: number; origin: string }) =>
+        `((${partial(first)} - ${origin}) + ${partial(first + 1)})`;
+      const centres = sum(entries, [...where, many], shifted.map((one) => `many * ${away(one)}`))
+        .map((total) => define("centre", `${total} / ${count}`));
+      const spreads = sum(
         entries,
-        [...distance, `let apart = away - ${centre};`],
-        `(${partial(source.first + 2)} + many * apart * apart)`,
+        [...where, many, ...shifted.map((one, at) => `let apart${at} = ${away(one)} - ${centres[at]!};`)],
+        shifted.map(({ first }, at) => `(${partial(first + 2)} + many * apart${at} * apart${at})`),
       );
-      mean = let_("mean", `${origin} + ${centre}`);
-      variance = let_("variance", `${squares} / ${count}`);
-      meanSquare = `${variance} + ${mean} * ${mean}`;
-    } else {
-      if (source.sum) mean = let_("mean", `${sum(entries, where, partial(source.first))} / ${count}`);
-      if (source.square) {
-        const squares = sum(entries, where, partial(source.first + Number(source.sum)));
-        meanSquare = let_("square", `${squares} / ${count}`);
-      }
+      shifted.forEach(({ operand, origin }, at) => {
+        const mean = define("mean", `${origin} + ${centres[at]!}`);
+        const variance = define("variance", `${spreads[at]!} / ${count}`);
+        made.set(`mean ${operand}`, mean);
+        made.set(`variance ${operand}`, variance);
+        made.set(`meanSquare ${operand}`, `${variance} + ${mean} * ${mean}`);
+      });
     }
     return reductions.map((index) => {
-      const { op } = this.#value(index);
-      return [
-        index,
-        op === "mean"
-          ? mean
-          : op === "variance"
-          ? variance
-          : op === "meanSquare"
-          ? meanSquare
-          : `${mean} * ${count}`,
-      ];
+      const { op, inputs } = this.#value(index);
+      const moment = made.get(`${op === "sum" ? "mean" : op} ${inputs[0]!}`)!;
+      return [index, op === "sum" ? `${moment} * ${count}` : moment];
+    });
+  }
+
+  /** Whether some reduction is made of the moment of this name. */
+  #needs(reductions: readonly number[], key: string): boolean {
+    return reductions.some((index) => {
+      const { op, inputs } = this.#value(index);
+      return key === `${op === "sum" ? "mean" : op} ${inputs[0]!}`;
     });
   }
 
@@ -232,21 +261,21 @@ class RowsWriter {
     const count = literal(entries);
     switch (value.op) {
       case "meanSquare":
-        return [[index, `${sum(entries, lines, `${term} * ${term}`)} / ${count}`]];
+        return [[index, `${sum(entries, lines, [`${term} * ${term}`])[0]!} / ${count}`]];
       case "variance": {
-        const mean = `${sum(entries, lines, term)} / ${count}`;
+        const mean = `${sum(entries, lines, [term])[0]!} / ${count}`;
         const centre = this.#shader.name("centre");
         this.#shader.add(`let ${centre} = ${mean};`);
         const apart = [...lines, `let apart = ${term} - ${centre};`];
-        return [[index, `${sum(entries, apart, "apart * apart")} / ${count}`]];
+        return [[index, `${sum(entries, apart, ["apart * apart"])[0]!} / ${count}`]];
       }
       case "sum": // a row stands for all pixels of its sample
-        return [[index, `${sum(entries, lines, term)} * ${literal(pixels)}`]];
+        return [[index, `${sum(entries, lines, [term])[0]!} * ${literal(pixels)}`]];
       default:
-        return [[index, `${sum(entries, lines, term)} / ${count}`]];
+        return [[index, `${sum(entries, lines, [term])[0]!} / ${count}`]];
     }
   }
 }
 
-/** Adds the code that sums a term over entries, given the lines that it needs; returns the sum's name. */
-type Sum = (entries: number, before: string[], term: string) => string;
+/** Adds the code that sums terms over entries, given the lines that they need; returns the sums' names. */
+type Sum = (entries: number, before: readonly string[], terms: readonly string[]) => string[];

@@ -38,6 +38,8 @@ export interface Geometry {
 
 /** Most workgroups along one dimension of a dispatch. */
 export const MOST_GROUPS = 65535;
+/** Most arrays of a number per thread that a workgroup shares: half of the least memory that WebGPU guarantees. */
+export const MOST_SHARED = 8;
 const MOST_LANES = 64, MOST_THREADS = 256;
 /** Each thread should have a few pixels, as long as there are enough workgroups to fill a large GPU. */
 const LEAST_PIXELS = 8, ENOUGH_GROUPS = 1024;
@@ -51,6 +53,14 @@ export function geometryOf({ samples, pixels, channels }: KernelShape): Geometry
   const most = Math.max(1, Math.floor(pixels / (rows * LEAST_PIXELS)));
   const chunk = Math.ceil(pixels / Math.min(wanted, most, MOST_GROUPS));
   return { lanes, blocks, rows, chunk, chunks: Math.ceil(pixels / chunk) };
+}
+
+/** A list in pieces of at most so many. */
+export function inBatches<T>(list: readonly T[], most: number): T[][] {
+  return Array.from(
+    { length: Math.ceil(list.length / most) },
+    (_, at) => list.slice(at * most, (at + 1) * most),
+  );
 }
 
 /** Grows the text of a shader. */

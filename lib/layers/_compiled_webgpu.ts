@@ -20,7 +20,10 @@ interface Commands {
 }
 
 interface Loaded extends Pick<WgslKernel, "sizes"> {
-  readonly dispatches: readonly (Omit<WgslDispatch, "code"> & { readonly pipeline: GPUComputePipeline })[];
+  readonly dispatches: readonly (Omit<WgslDispatch, "code"> & {
+    readonly pipeline: GPUComputePipeline;
+    readonly layout: GPUBindGroupLayout;
+  })[];
 }
 
 /** Kernels by program and shape, of each device: pipelines are freed when nothing holds them. */
@@ -39,17 +42,16 @@ function load(device: GPUDevice, program: CompiledProgram, shape: KernelShape): 
     const { dispatches, sizes } = wgslKernel(program.schedule, shape, { mostBuffers });
     return {
       sizes,
-      dispatches: dispatches.map(({ code, workgroups, bindings }) => ({
-        pipeline: pipelineOf(device, code, program.formula),
-        workgroups,
-        bindings,
-      })),
+      dispatches: dispatches.map(({ code, workgroups, bindings }) => {
+        const pipeline = pipelineOf(device, code, program.formula);
+        return { pipeline, layout: pipeline.getBindGroupLayout(0), workgroups, bindings };
+      }),
     };
   });
 }
 
 /** Compiles a shader. An error of it is reported by the device, with the label: the backend's next operation throws it. */
-export function pipelineOf(device: GPUDevice, code: string, formula: string): GPUComputePipeline {
+function pipelineOf(device: GPUDevice, code: string, formula: string): GPUComputePipeline {
   const label = `layer ${formula}`;
   const module = device.createShaderModule({ code, label });
   return device.createComputePipeline({ label, layout: "auto", compute: { module, entryPoint: "main" } });
@@ -93,7 +95,7 @@ function record(
   const commands = backend as unknown as Commands;
   backend.ensureCommandEncoderReady();
   const pass = commands.computePassEncoder ??= commands.commandEncoder!.beginComputePass();
-  for (const { pipeline, workgroups, bindings } of dispatches) {
+  for (const { pipeline, layout, workgroups, bindings } of dispatches) {
     const entries = bindings.map(({ name }, binding) => {
       const { dataId } = tensors.get(name)!;
       return { binding, resource: { buffer: backend.tensorMap.get(dataId).resource as GPUBuffer } };
@@ -101,7 +103,7 @@ function record(
     pass.setPipeline(pipeline);
     pass.setBindGroup(
       0,
-      commands.device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }),
+      commands.device.createBindGroup({ layout, entries }),
     );
     pass.dispatchWorkgroups(...workgroups);
   }

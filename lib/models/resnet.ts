@@ -68,14 +68,17 @@ class Block {
   }
 
   forward(x: tf.Tensor4D, training: boolean): tf.Tensor4D {
-    let h = x;
-    let shortcut = x;
-    this.#norms.forEach((norm, index) => {
-      h = norm.apply(h, training);
-      if (index === 0 && this.#projection) shortcut = this.#projection.forward(h);
-      h = this.#convolutions[index]!.forward(h);
+    // What no gradient needs goes here, not at the end of the whole network.
+    return tf.tidy(() => {
+      let h = x;
+      let shortcut = x;
+      this.#norms.forEach((norm, index) => {
+        h = norm.apply(h, training);
+        if (index === 0 && this.#projection) shortcut = this.#projection.forward(h);
+        h = this.#convolutions[index]!.forward(h);
+      });
+      return tf.add(h, shortcut);
     });
-    return tf.add(h, shortcut);
   }
 }
 
@@ -140,7 +143,7 @@ export function resnet(config: ResNetConfig, stream: Stream): ImageModel {
     forward(x, training) {
       let h = stem.forward(x);
       for (const block of stages) h = block.forward(h, training);
-      return classifier.forward(globalAveragePool(norm.apply(h, training)));
+      return tf.tidy(() => classifier.forward(globalAveragePool(norm.apply(h, training))));
     },
     dispose: () => parameters.dispose(),
   };

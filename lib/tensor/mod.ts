@@ -23,6 +23,7 @@ export { executeNative, type NativeAttribute } from "./native.ts";
 export { globalAveragePool, meanTo, repeatTo, type Shape4, sumTo } from "./reductions.ts";
 export * from "./safetensors.ts";
 export * from "./streams.ts";
+export { variableGradients, type VariableGradients } from "./variable_gradients.ts";
 export { type WasmHeap, wasmHeap, wasmScratch } from "./wasm_heap.ts";
 export { onednnFiles, onednnVersion } from "./onednn_files.ts";
 export type { OnednnFiles } from "./onednn_files.ts";

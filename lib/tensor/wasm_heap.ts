@@ -8,7 +8,7 @@ interface Backend {
     _malloc(bytes: number): number;
     _free(address: number): void;
   };
-  readonly dataIdMap: { get(dataId: object): { readonly memoryOffset: number } };
+  readonly dataIdMap: { get(dataId: object): { readonly memoryOffset: number; readonly refCount: number } };
   makeOutput(shape: number[], dtype: tf.DataType): tf.TensorInfo;
 }
 
@@ -27,6 +27,8 @@ export interface WasmHeap {
   readonly memory: WebAssembly.Memory;
   /** The address of a tensor's data. */
   address(tensor: Pick<tf.TensorInfo, "dataId">): number;
+  /** Whether other tensors have the same data, as clones, reshaped ones and values saved for a gradient do. */
+  isShared(tensor: Pick<tf.TensorInfo, "dataId">): boolean;
   /** A new tensor with undefined contents. */
   output(shape: number[]): tf.TensorInfo;
   /** The address of a new block, a multiple of 8. */
@@ -41,6 +43,7 @@ export const wasmHeap: WasmHeap = {
     return backend().wasm.asm.memory;
   },
   address: ({ dataId }) => backend().dataIdMap.get(dataId).memoryOffset,
+  isShared: ({ dataId }) => backend().dataIdMap.get(dataId).refCount > 1,
   output: (shape) => backend().makeOutput(shape, "float32"),
   allocate(bytes) {
     const address = backend().wasm._malloc(bytes) >>> 0;

@@ -1,5 +1,6 @@
 /** Training and testing an image classifier. */
 import * as tf from "@tensorflow/tfjs";
+import { variableGradients } from "../tensor/mod.ts";
 import type { Schedule } from "./schedule.ts";
 import { Sgd, type SgdOptions, type Trainable } from "./sgd.ts";
 
@@ -88,7 +89,7 @@ export async function trainStep(
 ): Promise<number> {
   const { value, grads } = tf.tidy(() => {
     const [images, labels] = upload(batch);
-    return tf.variableGrads(
+    return variableGradients(
       () => crossEntropy(model.forward(images, true), labels, labelSmoothing),
       optimizer.variables,
     );

@@ -24,8 +24,10 @@ interface Engine {
   endTape(): void;
 }
 
-/** A loss and its gradients by the variables' TensorFlow.js names, without those that the loss does not depend on. */
-// deno-lint-ignore consistent-type-definitions -- an interface is no container of tensors for tf.tidy
+/**
+ * A loss and its gradients by the variables' TensorFlow.js names, without those that the loss does not depend on. An alias, since
+ * tf.tidy takes no interface for a container of tensors.
+ */
 export type VariableGradients = { value: tf.Scalar; grads: tf.NamedTensorMap };
 
 /**

@@ -20,6 +20,7 @@ import { problems } from "./_contender.ts";
 import { figuresOf } from "./_figures.ts";
 import { type BenchRow, type BenchSettings, decodeRows, provenance, writeRows } from "./_rows.ts";
 import { summarise } from "./_summary.ts";
+import * as convolutions from "./convolutions.ts";
 import * as firstResult from "./first_result.ts";
 import * as layers from "./layers.ts";
 import * as training from "./training_step.ts";
@@ -27,6 +28,7 @@ import * as training from "./training_step.ts";
 const BENCHES: ReadonlyMap<string, (settings: BenchSettings) => Promise<BenchRow[]>> = new Map([
   ["layers", layers.run],
   ["first_result", firstResult.run],
+  ["convolutions", convolutions.run],
   ["training", training.run],
 ]);
 

@@ -40,7 +40,7 @@ export const SIZE = winograd.size;
 export const PLACES = SIZE * SIZE;
 
 /** Bytes of mapped tiles that are worked on at a time, so that they stay in a second-level cache of 2 MB. */
-const BLOCK_BYTES = 1024 * 1024;
+const BLOCK_BYTES = 512 * 1024;
 
 /** Tiles of a block: fewer would read the mapped filter too often, more need not be. */
 const [LEAST_TILES, MOST_TILES] = [48, 256];

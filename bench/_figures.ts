@@ -1,6 +1,6 @@
 /** The figures of the benchmarks. */
 import { from } from "arquero";
-import { dotsWithInterval, figure, type FigureSpec, lineWithBand } from "../lib/figures/mod.ts";
+import { figure, type FigureSpec, lineWithBand } from "../lib/figures/mod.ts";
 import { NAMES } from "./_layer_contenders.ts";
 import type { BenchRow } from "./_rows.ts";
 
@@ -16,7 +16,60 @@ export function figuresOf(rows: readonly BenchRow[]): FigureSpec[] {
   ].filter((one) => one !== null);
 }
 
-const CONTENDERS = { field: "contender", title: "contender" };
+/** One dot: a contender in a line of a panel. */
+interface Dot {
+  readonly line: string;
+  readonly contender: string;
+  readonly panel: string;
+  readonly value: number;
+}
+
+/** A line per case with a dot per contender, on a logarithmic axis, in panels side by side; a dashed rule at `reference`. */
+function dotPlot(
+  text: Parameters<typeof figure>[0],
+  dots: readonly Dot[],
+  { title, reference, order }: { title: string; reference?: number; order?: readonly string[] },
+): FigureSpec | null {
+  if (dots.length === 0) return null;
+  const unique = (key: "line" | "contender" | "panel") => [...new Set(dots.map((dot) => dot[key]))];
+  const contenders = order?.filter((name) => unique("contender").includes(name)) ?? unique("contender");
+  const y = {
+    field: "line",
+    type: "nominal",
+    title: null,
+    sort: unique("line"),
+    axis: { grid: true, labelLimit: 280 },
+  };
+  const x = {
+    field: "value",
+    type: "quantitative",
+    title,
+    scale: { type: "log", nice: false, padding: 10 },
+    axis: { format: "~g", tickCount: 6 },
+  };
+  const color = {
+    field: "contender",
+    type: "nominal",
+    title: "contender",
+    sort: contenders,
+    scale: { domain: contenders },
+  };
+  const rule = {
+    mark: { type: "rule", strokeDash: [4, 4], color: "#888888" },
+    encoding: { x: { datum: reference }, y: null },
+  };
+  const points = { mark: { type: "point", filled: true, size: 90, opacity: 1 }, encoding: { x, color } };
+  return figure(text, {
+    data: { values: dots },
+    facet: { column: { field: "panel", type: "nominal", title: null, sort: unique("panel") } },
+    spec: {
+      width: 260,
+      height: { step: 24 },
+      encoding: { y },
+      layer: [...(reference === undefined ? [] : [rule]), points],
+    },
+  });
+}
 
 /** Times over that of torch.compile, by layer, contender and shape. */
 function layerFigure(rows: readonly BenchRow[], group: string, title: string): FigureSpec | null {
@@ -24,138 +77,83 @@ function layerFigure(rows: readonly BenchRow[], group: string, title: string): F
     r.bench === "layers" && r.group === group && r.phase === "forward+backward" && r.best &&
     r.contender !== NAMES.torchCompile && r.ratio !== null
   );
-  if (chosen.length === 0) return null;
-  const order = [NAMES.compiled, NAMES.interpreted, NAMES.tensorflow, NAMES.eager, NAMES.floor];
-  const values = chosen.map((r) => ({
-    layer: r.case,
-    contender: r.contender,
-    shape: `[${r.shape}]`,
-    ratio: r.ratio,
-  }));
-  const unique = (texts: readonly string[]) => [...new Set(texts)];
-  const contenders = order.filter((name) => values.some(({ contender }) => contender === name));
-  return figure({
+  const text = {
     name: `layers-${group}`,
     title: `${title}, forward and backward on one core`,
     caption:
-      "Median times over that of torch.compile in its better layout (dashed), by layer; further left is faster. The memory " +
-      "floor is what moving x, y, dy and dx takes at the bandwidth of a copy.",
-    alt: `Dots for each of ${
-      unique(values.map(({ layer }) => layer)).length
-    } layers: the time of each contender over that of ` +
+      "Median times over that of torch.compile in its better layout (dashed), by layer; further left is faster. The " +
+      "memory floor is what moving x, y, dy and dx takes at the bandwidth of a copy.",
+    alt:
+      `Dots for each of ${
+        new Set(chosen.map((r) => r.case)).size
+      } layers: the time of each contender over that of ` +
       "torch.compile, one panel per shape, on a logarithmic axis.",
-  }, {
-    data: { values },
-    facet: {
-      column: {
-        field: "shape",
-        type: "nominal",
-        title: null,
-        sort: unique(values.map(({ shape }) =>
-          shape
-        )),
-      },
-    },
-    spec: {
-      width: 260,
-      height: { step: 24 },
-      encoding: {
-        y: {
-          field: "layer",
-          type: "nominal",
-          title: null,
-          sort: unique(values.map(({ layer }) => layer)),
-          axis: { grid: true },
-        },
-      },
-      layer: [
-        {
-          mark: { type: "rule", strokeDash: [4, 4], color: "#888888" },
-          encoding: { x: { datum: 1 }, y: null },
-        },
-        {
-          mark: { type: "point", filled: true, size: 90, opacity: 1 },
-          encoding: {
-            x: {
-              field: "ratio",
-              type: "quantitative",
-              title: "time / torch.compile",
-              scale: { type: "log", nice: false, padding: 10 },
-              axis: { format: "~g", tickCount: 6 },
-            },
-            color: {
-              field: "contender",
-              type: "nominal",
-              title: "contender",
-              sort: contenders,
-              scale: { domain: contenders },
-            },
-          },
-        },
-      ],
-    },
-  });
+  };
+  const dots = chosen.map((r) => ({
+    line: r.case,
+    contender: r.contender,
+    panel: `[${r.shape}]`,
+    value: r.ratio!,
+  }));
+  const order = [NAMES.compiled, NAMES.interpreted, NAMES.tensorflow, NAMES.eager, NAMES.floor];
+  return dotPlot(text, dots, { title: "time / torch.compile", reference: 1, order });
 }
 
 function convolutionFigure(rows: readonly BenchRow[]): FigureSpec | null {
   const chosen = rows.filter((r) => r.bench === "convolutions" && r.best && r.gflops !== null);
-  if (chosen.length === 0) return null;
-  return dotsWithInterval({
+  const text = {
     name: "convolutions",
     title: "Convolutions on one core",
     caption:
-      "Floating-point operations a second at the median time, by convolution, contender and phase; further right is faster.",
+      "Operations of the definition a second at the median time, by convolution; further right is faster.",
     alt:
       "Dots: the speed of each contender for each convolution, one panel per phase, on a logarithmic axis.",
-  }, {
-    table: from(chosen),
-    x: { field: "gflops", title: "GFLOP/s", scale: "log", format: "~g" },
-    y: { field: "case", title: "" },
-    series: CONTENDERS,
-    facet: { field: "phase", title: "" },
-  });
+  };
+  const dots = chosen.map((r) => ({
+    line: `${r.case}, [${r.shape}]`,
+    contender: r.contender,
+    panel: r.phase,
+    value: r.gflops!,
+  }));
+  return dotPlot(text, dots, { title: "GFLOP/s" });
 }
 
 /** Speed over that of PyTorch eager. */
 function trainingFigure(rows: readonly BenchRow[]): FigureSpec | null {
-  const chosen = trainingRows(rows).filter((r) => r.ratio !== null).map((r) => ({
-    ...r,
-    speed: 1 / r.ratio!,
-  }));
-  if (chosen.length === 0) return null;
-  return dotsWithInterval({
+  const chosen = trainingRows(rows).filter((r) => r.ratio !== null && r.contender !== r.reference);
+  const text = {
     name: "training",
-    title: "A training step of the CIFAR ResNet on one core: speed over PyTorch eager's",
+    title: "A training step of the CIFAR ResNet on one core",
     caption:
-      "Images a second over those of PyTorch eager in its better layout (dashed: 1); further right is faster.",
+      "Images a second over those of PyTorch eager in its better layout (dashed); further right is faster.",
     alt:
       "Dots: the training speed of each contender over that of PyTorch eager by layer, one panel per model.",
-  }, {
-    table: from(chosen),
-    x: { field: "speed", title: "speed / PyTorch eager", scale: "log", format: "~g" },
-    y: { field: "case", title: "" },
-    series: CONTENDERS,
-    facet: { field: "group", title: "" },
-    reference: 1,
-  });
+  };
+  const dots = chosen.map((r) => ({
+    line: r.case,
+    contender: r.contender,
+    panel: r.group,
+    value: 1 / r.ratio!,
+  }));
+  return dotPlot(text, dots, { title: "speed / PyTorch eager", reference: 1 });
 }
 
 function memoryFigure(rows: readonly BenchRow[]): FigureSpec | null {
-  const chosen = trainingRows(rows).filter((r) => r.peak_mib !== null);
-  if (chosen.length === 0) return null;
-  return dotsWithInterval({
+  const chosen = trainingRows(rows).filter((r) => r.peak_mib !== null && Number.isFinite(r.peak_mib));
+  const text = {
     name: "memory",
     title: "Peak memory of a training step",
     caption:
       "Largest resident memory during steps after warm-up, less what was resident after the imports; further left is less.",
-    alt: "Dots: the peak memory of each contender by layer, one panel per model.",
-  }, {
-    table: from(chosen),
-    x: { field: "peak_mib", title: "MiB above imports", format: "~g" },
-    y: { field: "case", title: "" },
-    series: CONTENDERS,
-    facet: { field: "group", title: "" },
-  });
+    alt: "Dots: the peak memory of each contender by layer, one panel per model, on a logarithmic axis.",
+  };
+  const dots = chosen.map((r) => ({
+    line: r.case,
+    contender: r.contender,
+    panel: r.group,
+    value: r.peak_mib!,
+  }));
+  return dotPlot(text, dots, { title: "MiB above imports" });
 }
 
 function trainingRows(rows: readonly BenchRow[]): BenchRow[] {
@@ -179,7 +177,7 @@ function tierUpFigure(rows: readonly BenchRow[]): FigureSpec | null {
     table: from(chosen),
     x: { field: "call", title: "call", scale: "log", format: "~g" },
     y: { field: "median_ms", title: "ms", scale: "log", format: "~g" },
-    series: CONTENDERS,
+    series: { field: "contender", title: "contender" },
     facet: { field: "case", title: "" },
     band: "none",
   });

@@ -10,7 +10,7 @@ export function summarise(rows: readonly BenchRow[]): string {
     layersSection(of("layers")),
     firstCallSection(of("layers")),
     firstResultSection(of("first_result")),
-    ratioSection("Convolutions", of("convolutions")),
+    convolutionsSection(of("convolutions")),
     trainingSection(of("training")),
   ];
   return sections.filter((section) => section !== "").join("\n");
@@ -102,23 +102,22 @@ function firstResultSection(rows: readonly BenchRow[]): string {
   return section("From graph to first result with gradients, x [4, 4, 4, 8]", rows.length === 0 ? [] : lines);
 }
 
-/** One line per case and contender. */
-function ratioSection(title: string, rows: readonly BenchRow[]): string {
-  const chosen = rows.filter((r) => r.best);
+/** One line per case, phase and contender. */
+function convolutionsSection(rows: readonly BenchRow[]): string {
+  const chosen = rows.filter((r) => r.best && r.gflops !== null);
   const lines = table(
-    ["case", "shape", "phase", "contender", "median ms", "GFLOP/s", "time / reference", "reference"],
+    ["case", "x", "phase", "contender", "median ms", "GFLOP/s", "time of PyTorch eager"],
     chosen.map((r) => [
       r.case,
       `[${r.shape}]`,
       r.phase,
       r.contender,
       r.median_ms.toFixed(2),
-      r.gflops?.toFixed(1) ?? "",
-      r.ratio?.toFixed(2) ?? "",
-      r.reference,
+      r.gflops!.toFixed(1),
+      r.ratio === null ? "" : `${r.ratio.toFixed(2)}x`,
     ]),
   );
-  return section(title, chosen.length === 0 ? [] : lines);
+  return section("Convolutions", chosen.length === 0 ? [] : lines);
 }
 
 function trainingSection(rows: readonly BenchRow[]): string {

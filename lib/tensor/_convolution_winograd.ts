@@ -1,6 +1,7 @@
 /**
- * 3 x 3 convolutions of stride 1 by Winograd's minimal filtering F(4 x 4, 3 x 3): 36 products per 16 output pixels instead of 144.
- * Tiles of images and the filter are mapped to 36 places each, the products are summed over the channels (of the filter gradient:
+ * 3 x 3 convolutions of stride 1 by Winograd's minimal filtering F(4 x 4, 3 x 3), 36 products per 16 output pixels instead of 144, or
+ * F(3 x 3, 3 x 3), 25 per 9 instead of 81, whichever covers the image with fewer.
+ * Tiles of images and the filter are mapped to so many places each, the products are summed over the channels (of the filter gradient:
  * over the tiles) place by place, and the sums are mapped back. Only a block of tiles is in the mapped form at a time.
  */
 import { call, type Code, countUp, i32, type Local, memory, sequence, set, v128, when } from "../wasm/mod.ts";
@@ -19,8 +20,11 @@ import {
   type GeneratorSettings,
 } from "./_convolution_program.ts";
 import type { Axis } from "./_convolution_window.ts";
-import { blocksOf, eachRow, OUTPUTS, PLACES, SIZE, winograd, WinogradBuilder } from "./_winograd_builder.ts";
+import { blocksOf, eachRow, productsOf, schemeFor, WinogradBuilder } from "./_winograd_builder.ts";
 import { TileMapper, transpose } from "./_winograd_transforms.ts";
+
+/** With fewer tiles mapping the filter costs more than what is saved. */
+const LEAST_TILES = 16;
 
 /** Makes programs for what gains: enough channels to outweigh the maps, images that tiles cover without much waste. */
 export const winogradConvolution: ConvolutionGenerator = (product, geometry, settings) => {
@@ -28,10 +32,13 @@ export const winogradConvolution: ConvolutionGenerator = (product, geometry, set
   const fits = axes.every(({ kernel, stride, dilation }) => kernel === 3 && stride === 1 && dilation === 1);
   if (kind !== "regular" || !fits) return null;
   if (channels % 4 !== 0 || outputs % 4 !== 0 || channels < 8 || outputs < 8) return null;
-  const sizes = axes.map((axis) => product === "inputGradient" ? axis.input : axis.output);
-  const tiles = sizes.map((size) => Math.ceil(size / OUTPUTS));
-  const work = PLACES * tiles[0]! * tiles[1]!;
-  if (1.5 * work > 9 * sizes[0]! * sizes[1]! || batch * tiles[0]! * tiles[1]! < 16) return null;
+  const sizes = axes.map((axis) => product === "inputGradient" ? axis.input : axis.output) as [
+    number,
+    number,
+  ];
+  const scheme = schemeFor(...sizes);
+  if (1.5 * productsOf(scheme, ...sizes) > 9 * sizes[0] * sizes[1]) return null;
+  if (batch * productsOf(scheme, ...sizes) < LEAST_TILES * scheme.places) return null;
   return product === "filterGradient"
     ? filterGradientProgram(geometry, settings)
     : imageProgram(product, geometry, settings);
@@ -57,11 +64,13 @@ function imageProgram(
     target: forward ? output : input,
     from: forward ? -before : before - 2,
   })) as [Side, Side];
-  const builder = new WinogradBuilder(settings);
+  const scheme = schemeFor(height.target, width.target);
+  const { outputs: side, places, maps } = scheme;
+  const builder = new WinogradBuilder(scheme, settings);
   const { run, module } = builder;
   const [input, filter, output] = builder.parameters;
   const [source, target] = forward ? [input, output] : [output, input];
-  const blocks = blocksOf(batch, height.target, width.target, inner + columns);
+  const blocks = blocksOf(scheme, batch, height.target, width.target, inner + columns);
   const { images, parts, rows, columns: across, tiles } = blocks;
 
   let taps = filter;
@@ -73,7 +82,7 @@ function imageProgram(
       run.add(call(turn.index, i32.add(filter, tap * bytes), i32.add(taps, (8 - tap) * bytes)));
     }
   }
-  const mappedFilter = builder.scratch(bytesOf(PLACES, inner, columns));
+  const mappedFilter = builder.scratch(bytesOf(places, inner, columns));
   run.add(call(mapFilter(builder, inner, columns), taps, mappedFilter));
 
   const [at, to, image, part] = builder.locals(4) as [Local, Local, Local, Local];
@@ -81,13 +90,13 @@ function imageProgram(
   const padded = (axis: Side): PaddedAxis => ({
     input: axis.source,
     from: axis.from,
-    length: Math.ceil(axis.target / OUTPUTS) * OUTPUTS + 2,
+    length: Math.ceil(axis.target / side) * side + 2,
   });
   const tileSource = builder.source([padded(height), padded(width)], inner, images, at);
   const [leftPlace, outPlace] = [bytesOf(tiles, inner), bytesOf(tiles, columns)];
-  const mapped = builder.scratch(PLACES * leftPlace);
-  const sums = builder.scratch(PLACES * outPlace);
-  const mapRow = builder.mapTiles(winograd.input, tileSource, across, leftPlace);
+  const mapped = builder.scratch(places * leftPlace);
+  const sums = builder.scratch(places * outPlace);
+  const mapRow = builder.mapTiles(maps.input, tileSource, across, leftPlace);
   const product = (lanes: number): Product => ({
     levels: [{ count: inner, left: FLOAT, right: bytesOf(lanes) }],
     leftPitch: bytesOf(inner),
@@ -98,14 +107,14 @@ function imageProgram(
 
   const targetRow = bytesOf(width.target, columns);
   const [reading, writing, from, onto] = builder.locals(4) as [Local, Local, Local, Local];
-  const whole = Math.floor(width.target / OUTPUTS);
-  const restHeight = (height.target - 1) % OUTPUTS + 1;
-  const restWidth = width.target % OUTPUTS;
+  const whole = Math.floor(width.target / side);
+  const restHeight = (height.target - 1) % side + 1;
+  const restWidth = width.target % side;
   /** Writes a row of tiles of which `existing` rows of pixels exist. */
   const writeRow = (existing: number): Code => {
     const codes: Code[] = [];
     if (whole > 0) {
-      const back = builder.mapBack(columns, outPlace, targetRow, existing, OUTPUTS, whole);
+      const back = builder.mapBack(columns, outPlace, targetRow, existing, side, whole);
       codes.push(call(back, from, onto));
     }
     if (restWidth > 0) {
@@ -113,13 +122,13 @@ function imageProgram(
       codes.push(call(
         back,
         i32.add(from, bytesOf(whole, columns)),
-        i32.add(onto, bytesOf(whole * OUTPUTS, columns)),
+        i32.add(onto, bytesOf(whole * side, columns)),
       ));
     }
     return sequence(...codes);
   };
-  const fullRow = writeRow(OUTPUTS);
-  const tileRowBytes = OUTPUTS * tileSource.rowPitch;
+  const fullRow = writeRow(side);
+  const tileRowBytes = side * tileSource.rowPitch;
   const block = sequence(
     set(reading, i32.add(tileSource.from, i32.mul(part, rows * tileRowBytes))),
     set(writing, mapped),
@@ -133,17 +142,17 @@ function imageProgram(
       outPlace,
     ], (lanes) => bytesOf(inner, lanes)),
     set(from, sums),
-    set(onto, i32.add(to, i32.mul(part, rows * OUTPUTS * targetRow))),
+    set(onto, i32.add(to, i32.mul(part, rows * side * targetRow))),
     eachRow(
       builder,
       blocks,
       [
         { local: from, row: bytesOf(across, columns), image: rows * bytesOf(across, columns) },
-        { local: onto, row: OUTPUTS * targetRow, image: height.target * targetRow },
+        { local: onto, row: side * targetRow, image: height.target * targetRow },
       ],
       (row) =>
         // The last row of tiles may stand out of the image.
-        restHeight === OUTPUTS
+        restHeight === side
           ? fullRow
           : when(i32.eq(i32.add(row, i32.mul(part, rows)), rows * parts - 1), writeRow(restHeight), fullRow),
     ),
@@ -164,7 +173,11 @@ function imageProgram(
 }
 
 /** A function (filter, target): maps the taps [3, 3, inner, columns] to [place][block of columns][inner][columns of the block]. */
-function mapFilter({ module, settings }: WinogradBuilder, inner: number, columns: number): number {
+function mapFilter(
+  { module, settings, scheme: { size, maps } }: WinogradBuilder,
+  inner: number,
+  columns: number,
+): number {
   const mapping = module.function(undefined, ["i32", "i32"]);
   const [filter, target] = mapping.params as [Local, Local];
   const [block, row, source] = [0, 1, 2].map(() => mapping.local("i32")) as [Local, Local, Local];
@@ -173,9 +186,9 @@ function mapFilter({ module, settings }: WinogradBuilder, inner: number, columns
   const loops = columnBlocks(columns).map(({ count, vectors }) => {
     const vector = sequence(
       mapper.square(
-        winograd.filter,
+        maps.filter,
         (tapRow, tap) => v128.load(source, (3 * tapRow + tap) * pitch),
-        (placeRow, place, value) => v128.store(target, value, (SIZE * placeRow + place) * pitch),
+        (placeRow, place, value) => v128.store(target, value, (size * placeRow + place) * pitch),
       ),
       set(source, i32.add(source, 16)),
       set(target, i32.add(target, 16)),
@@ -209,14 +222,16 @@ function filterGradientProgram(
   settings: GeneratorSettings,
 ): ConvolutionProgram {
   const [height, width] = axes;
-  const builder = new WinogradBuilder(settings);
+  const scheme = schemeFor(height.output, width.output);
+  const { outputs: side, places, maps } = scheme;
+  const builder = new WinogradBuilder(scheme, settings);
   const { run } = builder;
   const [input, filter, output] = builder.parameters;
-  const blocks = blocksOf(batch, height.output, width.output, channels + outputs);
+  const blocks = blocksOf(scheme, batch, height.output, width.output, channels + outputs);
   const { images, parts, rows, columns: across, tiles } = blocks;
   const [at, up, image, part] = builder.locals(4) as [Local, Local, Local, Local];
   run.add(set(at, input), set(up, output));
-  const covered = (size: number) => Math.ceil(size / OUTPUTS) * OUTPUTS;
+  const covered = (size: number) => Math.ceil(size / side) * side;
   const read = ({ input, output, before }: Axis): PaddedAxis => ({
     input,
     from: -before,
@@ -226,19 +241,19 @@ function filterGradientProgram(
   const inputs = builder.source([read(height), read(width)], channels, images, at);
   const gradients = builder.source([upstream(height), upstream(width)], outputs, images, up);
   const pitches = [bytesOf(tiles, channels), bytesOf(tiles, outputs), bytesOf(channels, outputs)] as const;
-  const [mapped, mappedGradients, sums] = pitches.map((pitch) => builder.scratch(PLACES * pitch)) as [
+  const [mapped, mappedGradients, sums] = pitches.map((pitch) => builder.scratch(places * pitch)) as [
     Local,
     Local,
     Local,
   ];
   const sides = [
-    { source: inputs, map: winograd.input, target: mapped, pitch: pitches[0] },
-    { source: gradients, map: transpose(winograd.output), target: mappedGradients, pitch: pitches[1] },
+    { source: inputs, map: maps.input, target: mapped, pitch: pitches[0] },
+    { source: gradients, map: transpose(maps.output), target: mappedGradients, pitch: pitches[1] },
   ];
   const mapBlock = sides.map(({ source, map, target, pitch }) => {
     const [reading, writing] = builder.locals(2) as [Local, Local];
     const mapRow = builder.mapTiles(map, source, across, pitch);
-    const tileRow = OUTPUTS * source.rowPitch;
+    const tileRow = side * source.rowPitch;
     const written = bytesOf(across, source.channels);
     return sequence(
       set(reading, i32.add(source.from, i32.mul(part, rows * tileRow))),
@@ -257,7 +272,7 @@ function filterGradientProgram(
     relaxed: settings.relaxed,
   };
   run.add(
-    memory.fill(sums, 0, PLACES * pitches[2]),
+    memory.fill(sums, 0, places * pitches[2]),
     countUp(
       image,
       0,
@@ -293,15 +308,18 @@ function filterGradientProgram(
 }
 
 /** A function (sums, filter): maps the places [place][numbers] back to taps [tap][numbers]. */
-function mapFilterBack({ module, settings }: WinogradBuilder, numbers: number): number {
+function mapFilterBack(
+  { module, settings, scheme: { size, maps } }: WinogradBuilder,
+  numbers: number,
+): number {
   const mapping = module.function(undefined, ["i32", "i32"]);
   const [sums, filter] = mapping.params as [Local, Local];
   const vector = mapping.local("i32");
   const mapper = new TileMapper(mapping, settings.relaxed);
   const pitch = bytesOf(numbers);
   const body = mapper.square(
-    transpose(winograd.filter),
-    (row, column) => v128.load(sums, (SIZE * row + column) * pitch),
+    transpose(maps.filter),
+    (row, column) => v128.load(sums, (size * row + column) * pitch),
     (row, column, value) => v128.store(filter, value, (3 * row + column) * pitch),
   );
   mapping.add(

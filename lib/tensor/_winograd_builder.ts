@@ -26,18 +26,41 @@ import {
   type GeneratorSettings,
   ScratchPlan,
 } from "./_convolution_program.ts";
-import { type Matrix, TileMapper, winogradMaps } from "./_winograd_transforms.ts";
+import { type Matrix, TileMapper, type WinogradMaps, winogradMaps } from "./_winograd_transforms.ts";
 
-/** Output pixels of a tile along an axis. */
-export const OUTPUTS = 4;
+/** Minimal filtering of tiles: what {@linkcode winogradMaps} gives for 3 taps. */
+export interface Scheme {
+  /** Output pixels of a tile along an axis. */
+  readonly outputs: number;
+  /** Pixels of a tile along an axis, and products of a tile. */
+  readonly size: number;
+  readonly places: number;
+  readonly maps: WinogradMaps;
+}
 
 /**
- * With the customary points 0, 1, -1, 2, -2 the largest error is about 5 times that of direct sums in float32, with these, whose
- * powers are about as often large as small, twice. The map of the input has exact coefficients.
+ * Of 4 x 4 and of 3 x 3 outputs. Points whose powers are about as often large as small keep the rounding errors small, and the maps of
+ * the input have exact coefficients: the largest error is about twice (4 x 4) or once (3 x 3) that of direct sums in float32; with the
+ * customary points 0, 1, -1, 2, -2 it would be 5 times as large.
  */
-export const winograd = winogradMaps([0, 5 / 8, -5 / 8, 13 / 8, -13 / 8], 3);
-export const SIZE = winograd.size;
-export const PLACES = SIZE * SIZE;
+const SCHEMES: readonly Scheme[] = [[0, 5 / 8, -5 / 8, 13 / 8, -13 / 8], [1 / 2, -1 / 2, 5 / 4, -5 / 4]].map(
+  (points) => {
+    const maps = winogradMaps(points, 3);
+    return { outputs: maps.output.length, size: maps.size, places: maps.size ** 2, maps };
+  },
+);
+
+/** Products per image of this size and pair of channels. */
+export function productsOf({ outputs, places }: Scheme, height: number, width: number): number {
+  return places * Math.ceil(height / outputs) * Math.ceil(width / outputs);
+}
+
+/** The scheme with the fewest products for images of this size. */
+export function schemeFor(height: number, width: number): Scheme {
+  return SCHEMES.reduce((best, scheme) =>
+    productsOf(scheme, height, width) < productsOf(best, height, width) ? scheme : best
+  );
+}
 
 /** Bytes of mapped tiles that are worked on at a time, so that they stay in a second-level cache of 2 MB. */
 const BLOCK_BYTES = 512 * 1024;
@@ -55,9 +78,15 @@ export interface Blocks {
   readonly tiles: number;
 }
 
-export function blocksOf(batch: number, height: number, width: number, channels: number): Blocks {
-  const [down, columns] = [Math.ceil(height / OUTPUTS), Math.ceil(width / OUTPUTS)];
-  const wanted = Math.min(Math.max(BLOCK_BYTES / bytesOf(PLACES, channels), LEAST_TILES), MOST_TILES);
+export function blocksOf(
+  { outputs, places }: Scheme,
+  batch: number,
+  height: number,
+  width: number,
+  channels: number,
+): Blocks {
+  const [down, columns] = [Math.ceil(height / outputs), Math.ceil(width / outputs)];
+  const wanted = Math.min(Math.max(BLOCK_BYTES / bytesOf(places, channels), LEAST_TILES), MOST_TILES);
   if (down * columns <= wanted) {
     const images = divisorUpTo(batch, wanted / (down * columns));
     return { images, parts: 1, rows: down, columns, tiles: images * down * columns };
@@ -78,7 +107,7 @@ export class WinogradBuilder {
   readonly run = this.module.function("run", ["i32", "i32", "i32", "i32"]);
   readonly plan = new ScratchPlan();
 
-  constructor(readonly settings: GeneratorSettings) {}
+  constructor(readonly scheme: Scheme, readonly settings: GeneratorSettings) {}
 
   get parameters(): [Local, Local, Local, Local] {
     return this.run.params as [Local, Local, Local, Local];
@@ -150,7 +179,7 @@ export class WinogradBuilder {
             1,
             sequence(body, set(source, i32.add(source, 16)), set(target, i32.add(target, 16))),
           ),
-          set(source, i32.add(source, bytesOf(OUTPUTS - 1, channels))),
+          set(source, i32.add(source, bytesOf(this.scheme.outputs - 1, channels))),
         ),
       ),
     );
@@ -171,8 +200,8 @@ export class WinogradBuilder {
     const [tile, vector] = [mapping.local("i32"), mapping.local("i32")];
     const mapper = new TileMapper(mapping, this.settings.relaxed);
     const body = mapper.square(
-      winograd.output,
-      (row, column) => v128.load(source, (row * SIZE + column) * pitch),
+      this.scheme.maps.output,
+      (row, column) => v128.load(source, (row * this.scheme.size + column) * pitch),
       (row, column, value) =>
         row < height && column < width
           ? v128.store(target, value, row * rowPitch + bytesOf(column, channels))
@@ -193,7 +222,7 @@ export class WinogradBuilder {
             1,
             sequence(body, set(source, i32.add(source, 16)), set(target, i32.add(target, 16))),
           ),
-          set(target, i32.add(target, bytesOf(OUTPUTS - 1, channels))),
+          set(target, i32.add(target, bytesOf(this.scheme.outputs - 1, channels))),
         ),
       ),
     );
@@ -242,7 +271,7 @@ export class WinogradBuilder {
       countUp(
         place,
         0,
-        PLACES,
+        this.scheme.places,
         1,
         sequence(
           ...blocks,

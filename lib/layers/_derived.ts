@@ -48,8 +48,7 @@ export function derivedLayer(layer: Layer, inputs: LayerInputs, options: LayerOp
   const { program, vectors, forward, backward } = compiled(layer, {
     mode,
     epsilon,
-    samples,
-    pixels: sizes.pixels,
+    count: x.size / channels,
   });
   const read = vectors.filter((name) => inputs.vectors[name] !== undefined);
   const moving = new Map([...statistics ?? []].map(([node, moment]) => [`statistic${node}`, moment]));
@@ -61,7 +60,7 @@ export function derivedLayer(layer: Layer, inputs: LayerInputs, options: LayerOp
       if (name === undefined) continue;
       const tensor = tensors.get(name);
       const full = name === "x" || name === "dy";
-      const shape = full ? [samples, sizes.pixels, channels] : [1, 1, channels];
+      const shape = full ? execution.fullShape : [1, 1, channels];
       const handle = tensor === undefined
         ? device.broadcast(device.scalar(name === "gamma" || name === "v1" ? 1 : 0), shape)
         : device.reshape(device.handle(tensor), shape);

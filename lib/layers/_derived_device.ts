@@ -67,39 +67,54 @@ export class Device {
   readonly gpu: boolean;
   readonly #backend: Backend;
   readonly #binding: Binding;
+  readonly #float: number;
+  readonly #integer: number;
   readonly #type: Attribute;
-  readonly #typed: readonly Attribute[];
+  /** The attributes of operations, made once. */
+  readonly #attributes: Readonly<
+    Record<"typed" | "cast" | "reduce" | "product" | "shape" | "index", readonly Attribute[]>
+  >;
   readonly #constants = new Map<string, Handle>();
 
   constructor(backend: Backend) {
     this.#backend = backend;
     this.#binding = backend.binding;
     this.gpu = backend.isUsingGpuDevice;
-    this.#type = this.#attribute("T", "TYPE", this.#binding.TF_FLOAT);
-    this.#typed = [this.#type];
+    const { TF_FLOAT, TF_INT32, TF_BOOL } = this.#binding;
+    this.#float = TF_FLOAT as number;
+    this.#integer = TF_INT32 as number;
+    this.#type = this.#attribute("T", "TYPE", TF_FLOAT);
+    const index = (name: string) => this.#attribute(name, "TYPE", TF_INT32);
+    const flag = (name: string, value: boolean) => this.#attribute(name, "BOOL", value);
+    this.#attributes = {
+      typed: [this.#type],
+      cast: [
+        this.#attribute("SrcT", "TYPE", TF_BOOL),
+        this.#attribute("DstT", "TYPE", TF_FLOAT),
+        flag("Truncate", false),
+      ],
+      reduce: [flag("keep_dims", true), this.#type, index("Tidx")],
+      product: [this.#type, flag("adj_x", false), flag("adj_y", false)],
+      shape: [this.#type, index("Tshape")],
+      index: [this.#type, index("Tidx")],
+    };
   }
 
   /** An operation whose only attribute is the type of its inputs. */
-  run(operation: string, ...inputs: Handle[]): Handle {
-    return this.#binding.executeOp(operation, this.#typed, inputs, 1)[0]!.id;
+  run(operation: string, inputs: readonly Handle[]): Handle {
+    return this.#execute(operation, this.#attributes.typed, inputs);
   }
 
-  /** 1 where a comparison holds, else 0. */
-  mask(comparison: "GreaterEqual", a: Handle, b: Handle): Handle {
-    return this.#through(this.run(comparison, a, b), (truth) =>
-      this.#execute("Cast", [
-        this.#attribute("SrcT", "TYPE", this.#binding.TF_BOOL),
-        this.#attribute("DstT", "TYPE", this.#binding.TF_FLOAT),
-        this.#attribute("Truncate", "BOOL", false),
-      ], [truth]));
+  /** 1 where a >= limit, else 0. */
+  atLeast(a: Handle, limit: number): Handle {
+    const truth = this.run("GreaterEqual", [a, this.scalar(limit)]);
+    return this.#through(truth, () => this.#execute("Cast", this.#attributes.cast, [truth]));
   }
 
   /** `positive` where `a` >= 0, else `negative`. */
   select(a: Handle, positive: Handle, negative: Handle): Handle {
-    return this.#through(
-      this.run("GreaterEqual", a, this.scalar(0)),
-      (truth) => this.run("SelectV2", truth, positive, negative),
-    );
+    const truth = this.run("GreaterEqual", [a, this.scalar(0)]);
+    return this.#through(truth, () => this.run("SelectV2", [truth, positive, negative]));
   }
 
   /** The sum of tensors of one shape. */
@@ -109,72 +124,59 @@ export class Device {
 
   /** The mean over one axis, kept as an axis of size 1. */
   mean(a: Handle, axis: number): Handle {
-    return this.#reduce("Mean", a, axis);
+    return this.#execute("Mean", this.#attributes.reduce, [a, this.integers([axis])]);
   }
 
-  /** The sum over the pixels, [n, p, c] -> [n, 1, c]; on a processor a matrix product is the fastest way to it. */
-  pixelSum(a: Handle, pixels: number): Handle {
-    if (this.gpu) return this.#reduce("Sum", a, 1);
-    const ones = this.#constant(
-      `ones ${pixels}`,
+  /**
+   * The mean over the pixels, [n, p, c] -> [n, 1, c]; on a processor a matrix product is the fastest way to it. The mean of equal
+   * values is that value: weights 1 / p only where they are exact, else the sum is divided.
+   */
+  pixelMean(a: Handle, pixels: number): Handle {
+    if (this.gpu) return this.mean(a, 1);
+    const exact = (pixels & (pixels - 1)) === 0;
+    const weights = this.#constant(
+      `weights ${pixels}`,
       () =>
         this.#binding.createTensor(
           [1, 1, pixels],
-          this.#binding.TF_FLOAT as number,
-          new Float32Array(pixels).fill(1),
+          this.#float,
+          new Float32Array(pixels).fill(exact ? 1 / pixels : 1),
         ),
     );
-    const attributes = [
-      this.#type,
-      this.#attribute("adj_x", "BOOL", false),
-      this.#attribute("adj_y", "BOOL", false),
-    ];
-    return this.#execute("BatchMatMulV2", attributes, [ones, a]);
+    const sum = this.#execute("BatchMatMulV2", this.#attributes.product, [weights, a]);
+    return exact ? sum : this.#through(sum, () => this.run("RealDiv", [sum, this.scalar(pixels)]));
   }
 
   reshape(a: Handle, shape: readonly number[]): Handle {
-    return this.#execute("Reshape", [this.#type, this.#indexType("Tshape")], [a, this.integers(shape)]);
+    return this.#execute("Reshape", this.#attributes.shape, [a, this.integers(shape)]);
   }
 
   broadcast(a: Handle, shape: readonly number[]): Handle {
-    return this.#execute("BroadcastTo", [this.#type, this.#indexType("Tidx")], [a, this.integers(shape)]);
+    return this.#execute("BroadcastTo", this.#attributes.index, [a, this.integers(shape)]);
   }
 
   /** Equal parts along the first axis: views of the same memory. */
   split(a: Handle, parts: number): Handle[] {
-    const axis = this.#constant(
-      "axis",
-      () => this.#binding.createTensor([], this.#binding.TF_INT32 as number, Int32Array.of(0)),
-    );
     const attributes = [this.#type, this.#attribute("num_split", "INT", parts)];
-    return this.#binding.executeOp("Split", attributes, [axis, a], parts).map(({ id }) => id);
+    return this.#binding.executeOp("Split", attributes, [this.#firstAxis(), a], parts).map(({ id }) => id);
   }
 
   concatenate(parts: readonly Handle[]): Handle {
-    const axis = this.#constant(
-      "axis",
-      () => this.#binding.createTensor([], this.#binding.TF_INT32 as number, Int32Array.of(0)),
-    );
-    const attributes = [this.#attribute("N", "INT", parts.length), this.#type, this.#indexType("Tidx")];
-    return this.#execute("ConcatV2", attributes, [...parts, axis]);
+    const attributes = [this.#attribute("N", "INT", parts.length), ...this.#attributes.index];
+    return this.#execute("ConcatV2", attributes, [...parts, this.#firstAxis()]);
   }
 
   scalar(value: number): Handle {
     return this.#constant(
       Object.is(value, -0) ? "-0" : `${value}`,
-      () => this.#binding.createTensor([], this.#binding.TF_FLOAT as number, Float32Array.of(value)),
+      () => this.#binding.createTensor([], this.#float, Float32Array.of(value)),
     );
   }
 
   integers(values: readonly number[]): Handle {
     return this.#constant(
       `[${values}]`,
-      () =>
-        this.#binding.createTensor(
-          [values.length],
-          this.#binding.TF_INT32 as number,
-          Int32Array.from(values),
-        ),
+      () => this.#binding.createTensor([values.length], this.#integer, Int32Array.from(values)),
     );
   }
 
@@ -196,28 +198,26 @@ export class Device {
 
   /** A tensor of TensorFlow.js's with the memory of `handle`, which stays the caller's; of its own shape unless another is given. */
   tensor(handle: Handle, shape?: readonly number[]): tf.Tensor {
-    const attributes = [this.#type, this.#indexType("Tshape")];
     const [metadata] = shape === undefined
-      ? this.#binding.executeOp("Identity", this.#typed, [handle], 1)
-      : this.#binding.executeOp("Reshape", attributes, [handle, this.integers(shape)], 1);
+      ? this.#binding.executeOp("Identity", this.#attributes.typed, [handle], 1)
+      : this.#binding.executeOp("Reshape", this.#attributes.shape, [handle, this.integers(shape)], 1);
     return this.#backend.createOutputTensor(metadata!);
-  }
-
-  #reduce(operation: "Mean" | "Sum", a: Handle, axis: number): Handle {
-    const attributes = [this.#attribute("keep_dims", "BOOL", true), this.#type, this.#indexType("Tidx")];
-    return this.#execute(operation, attributes, [a, this.integers([axis])]);
   }
 
   #execute(operation: string, attributes: readonly Attribute[], inputs: readonly Handle[]): Handle {
     return this.#binding.executeOp(operation, attributes, inputs, 1)[0]!.id;
   }
 
-  #through(handle: Handle, use: (handle: Handle) => Handle): Handle {
+  #through(handle: Handle, use: () => Handle): Handle {
     try {
-      return use(handle);
+      return use();
     } finally {
       this.free(handle);
     }
+  }
+
+  #firstAxis(): Handle {
+    return this.#constant("axis", () => this.#binding.createTensor([], this.#integer, Int32Array.of(0)));
   }
 
   #constant(name: string, make: () => Handle): Handle {
@@ -228,9 +228,5 @@ export class Device {
 
   #attribute(name: string, type: "TYPE" | "BOOL" | "INT", value: unknown): Attribute {
     return { name, type: this.#binding[`TF_ATTR_${type}`] as number, value };
-  }
-
-  #indexType(name: string): Attribute {
-    return this.#attribute(name, "TYPE", this.#binding.TF_INT32);
   }
 }

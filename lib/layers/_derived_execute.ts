@@ -2,9 +2,9 @@
 import type { IndexSet } from "../graph/mod.ts";
 import type { Device, Handle } from "./_derived_device.ts";
 import type { Pass, Plan } from "./_derived_plan.ts";
-import { BATCH, type Op, type Value } from "./_derived_values.ts";
+import { BATCH, isFull, type Op, overPixels, type Value } from "./_derived_values.ts";
 
-/** Sizes of the tensor at hand; rows are [samples or 1, 1, channels or 1], full values [samples, pixels, channels]. */
+/** Sizes of the tensor at hand; rows are [samples or 1, 1, channels or 1]. */
 export interface Sizes {
   readonly samples: number;
   readonly pixels: number;
@@ -13,14 +13,31 @@ export interface Sizes {
   readonly epsilon: number;
 }
 
-/** A block of one full value fits several times into the second-level cache of a processor's core. */
+/** How the batch is cut: full values are [samples * chunks, pixels / chunks, channels], cut into blocks along the first axis. */
+export interface Blocks {
+  readonly chunks: number;
+  readonly count: number;
+}
+
+/** A dozen blocks of full values fit into the second-level cache of a processor's core; smaller ones cost more to dispatch. */
 const blockBytes = 256 * 1024;
 
-/** How many blocks the batch is cut into: equal ones, of whole samples. */
-export function blockCount({ samples, pixels, channels }: Sizes): number {
-  const most = Math.max(1, Math.floor(blockBytes / (4 * pixels * channels)));
-  for (let size = Math.min(most, samples); size > 1; size--) if (samples % size === 0) return samples / size;
-  return samples;
+/** Equal blocks of about {@linkcode blockBytes}: of several samples, or each a chunk of one. */
+export function blocksOf({ samples, pixels, channels }: Sizes): Blocks {
+  const wanted = 4 * pixels * channels / blockBytes;
+  if (wanted <= 1) {
+    const size = largestDivisor(samples, Math.max(1, Math.floor(1 / wanted)));
+    return { chunks: 1, count: samples / size };
+  }
+  const chunks = pixels / largestDivisor(pixels, Math.max(1, Math.floor(pixels / wanted)));
+  // A number of pixels without a fitting divisor: blocks that are too large are better than a block for each pixel.
+  return chunks > 4 * wanted ? { chunks: 1, count: samples } : { chunks, count: samples * chunks };
+}
+
+function largestDivisor(of: number, most: number): number {
+  let divisor = Math.min(of, most);
+  while (of % divisor !== 0) divisor--;
+  return divisor;
 }
 
 /** Operations of TensorFlow that are one of ours, argument for argument. */
@@ -51,7 +68,7 @@ export class Execution {
   readonly #device: Device;
   readonly #values: readonly Value[];
   readonly #sizes: Sizes;
-  readonly #blocks: number;
+  readonly #blocks: Blocks;
   /** Tensors of the whole batch, by value. */
   readonly #whole = new Map<number, Handle>();
   /** Blocks kept for a later pass, by value. */
@@ -62,7 +79,13 @@ export class Execution {
     this.#device = device;
     this.#values = values;
     this.#sizes = sizes;
-    this.#blocks = device.gpu ? 1 : blockCount(sizes);
+    this.#blocks = device.gpu ? { chunks: 1, count: 1 } : blocksOf(sizes);
+  }
+
+  /** The shape of full values. */
+  get fullShape(): [number, number, number] {
+    const { samples, pixels, channels } = this.#sizes, { chunks } = this.#blocks;
+    return [samples * chunks, pixels / chunks, channels];
   }
 
   /** Gives a value its tensor, which stays the caller's. */
@@ -89,7 +112,7 @@ export class Execution {
         const inputs = value.inputs.map((input) => this.result(input));
         this.#whole.set(
           index,
-          this.own(value.op === "RowMean" ? this.#rowMean(value, inputs[0]!) : this.#apply(value, inputs, 0)),
+          this.own(value.op === "RowMean" ? this.#rowMean(value, inputs[0]!) : this.#apply(value, inputs)),
         );
       }
       if (pass !== null) this.#pass(pass);
@@ -102,48 +125,106 @@ export class Execution {
   }
 
   #pass(pass: Pass): void {
+    const { chunks, count } = this.#blocks;
     const parts = new Map<number, Handle[]>();
     for (const index of pass.split) {
-      const whole = this.result(index);
-      if (this.#blocks > 1) {
+      const blocks = isFull(this.#values[index]!) ? count : count / chunks;
+      if (blocks > 1) {
         parts.set(
           index,
-          this.#device.split(whole, this.#blocks).map((part) => this.own(part)),
+          this.#device.split(this.result(index), blocks).map((part) => this.own(part)),
         );
       }
     }
-    const collected = new Map(pass.collected.map((index) => [index, [] as Handle[]]));
     for (const index of pass.kept) this.#kept.set(index, []);
-    for (let block = 0; block < this.#blocks; block++) this.#block(pass, block, parts, collected);
+    const collected = new Map(pass.collected.map((index) => [index, [] as Handle[]]));
+    this.#sweep(pass, parts, collected);
     for (const [index, handles] of collected) {
-      if (handles.length === 1) {
-        this.#whole.set(index, handles[0]!);
-      } else {
-        this.#whole.set(index, this.own(this.#device.concatenate(handles)));
-        for (const handle of handles) this.#release(handle);
-      }
+      const [first] = handles;
+      this.#whole.set(index, handles.length === 1 ? first! : this.own(this.#device.concatenate(handles)));
+      if (handles.length > 1) { for (const handle of handles) this.#release(handle); }
     }
     for (const handles of parts.values()) for (const handle of handles) this.#release(handle);
+    if (chunks > 1) this.#joinChunks(pass.collected);
   }
 
-  #block(
+  /** Every block of a pass. What is looked up by name is looked up before: an operation on a block takes microseconds. */
+  #sweep(
     { instructions, kept, reused }: Pass,
-    block: number,
     parts: ReadonlyMap<number, Handle[]>,
     collected: ReadonlyMap<number, Handle[]>,
   ): void {
-    const local = new Map<number, Handle>(reused.map((index) => [index, this.#kept.get(index)![block]!]));
-    const handleOf = (index: number) => local.get(index) ?? parts.get(index)?.[block] ?? this.result(index);
-    for (const { index, free } of instructions) {
-      const value = this.#values[index]!;
-      const handle = this.own(
-        this.#apply(value, value.inputs.map(handleOf), this.#sizes.samples / this.#blocks),
-      );
-      local.set(index, handle);
-      collected.get(index)?.push(handle);
-      if (kept.includes(index)) this.#kept.get(index)!.push(handle);
-      for (const input of free) this.#release(local.get(input)!);
+    /** The handles of values in the block at hand, by value; before the first block those that are the same in all. */
+    const local: Handle[] = [];
+    const made = new Set([...instructions.map(({ index }) => index), ...reused]);
+    for (const { index } of instructions) {
+      for (const input of this.#values[index]!.inputs) {
+        if (!made.has(input) && !parts.has(input)) local[input] = this.result(input);
+      }
     }
+    const whole = [...parts].filter(([index]) => isFull(this.#values[index]!));
+    const rows = [...parts].filter(([index]) => !isFull(this.#values[index]!));
+    const plans = instructions.map(({ index, free }) => ({
+      index,
+      free,
+      value: this.#values[index]!,
+      lists: [collected.get(index), kept.includes(index) ? this.#kept.get(index) : undefined].filter((list) =>
+        list !== undefined
+      ),
+    }));
+    const { chunks, count } = this.#blocks;
+    for (let block = 0; block < count; block++) {
+      for (const [index, handles] of whole) local[index] = handles[block]!;
+      for (const [index, handles] of rows) local[index] = handles[Math.floor(block / chunks)]!;
+      for (const index of reused) local[index] = this.#kept.get(index)![block]!;
+      for (const { index, free, value, lists } of plans) {
+        const handle = this.own(this.#apply(value, value.inputs.map((input) => local[input]!)));
+        local[index] = handle;
+        for (const list of lists) list.push(handle);
+        for (const input of free) this.#release(local[input]!);
+      }
+    }
+  }
+
+  /** From moments of each chunk to moments of each sample. */
+  #joinChunks(collected: readonly number[]): void {
+    const device = this.#device;
+    const { samples, channels } = this.#sizes;
+    const chunked = new Map(
+      collected.filter((index) => overPixels(this.#values[index]!)).map((index) => [
+        index,
+        this.own(device.reshape(this.result(index), [samples, this.#blocks.chunks, channels])),
+      ]),
+    );
+    for (const [index, rows] of chunked) {
+      const { op, inputs } = this.#values[index]!;
+      const joined = op === "PixelMean"
+        ? device.mean(rows, 1)
+        : this.#joinVariances(rows, chunked.get(inputs[1]!)!);
+      this.#whole.set(index, this.own(joined));
+    }
+    for (const handle of chunked.values()) this.#release(handle);
+  }
+
+  /** The mean of the chunks' variances and of the squared distances of their means from the common one: [n, chunks, c] -> [n, 1, c]. */
+  #joinVariances(variances: Handle, means: Handle): Handle {
+    const device = this.#device;
+    return this.#using(
+      device.mean(means, 1),
+      (centre) =>
+        this.#using(
+          device.run("SquaredDifference", [means, centre]),
+          (spread) => this.#using(device.run("AddV2", [variances, spread]), (both) => device.mean(both, 1)),
+        ),
+    );
+  }
+
+  /** What comes of a handle, which is freed. */
+  #using(handle: Handle, use: (handle: Handle) => Handle): Handle {
+    this.own(handle);
+    const result = use(handle);
+    this.#release(handle);
+    return result;
   }
 
   #release(handle: Handle): void {
@@ -151,42 +232,37 @@ export class Execution {
     this.#device.free(handle);
   }
 
-  /** An operation on rows, or on a block of so many samples. */
-  #apply({ op }: Value, inputs: readonly Handle[], samples: number): Handle {
+  /** An operation on rows or on a block. */
+  #apply({ op }: Value, inputs: readonly Handle[]): Handle {
     const device = this.#device;
-    const { pixels, channels, epsilon } = this.#sizes;
+    const { epsilon } = this.#sizes;
     const [a, b] = inputs as [Handle, Handle];
+    const [samples, pixels, channels] = this.fullShape;
     const name = direct[op];
-    if (name !== undefined) return device.run(name, ...inputs);
+    if (name !== undefined) return device.run(name, inputs);
     switch (op) {
-      case "Clamped": {
-        const above = this.own(device.run("Maximum", a, device.scalar(epsilon)));
-        const below = this.own(device.run("Minimum", a, device.scalar(-epsilon)));
-        const clamped = device.select(a, above, below);
-        this.#release(above);
-        this.#release(below);
-        return clamped;
-      }
-      case "Unclamped": {
-        const magnitude = this.own(device.run("Abs", a));
-        const mask = device.mask("GreaterEqual", magnitude, device.scalar(epsilon));
-        this.#release(magnitude);
-        return mask;
-      }
+      case "Clamped":
+        return this.#using(
+          device.run("Maximum", [a, device.scalar(epsilon)]),
+          (above) =>
+            this.#using(
+              device.run("Minimum", [a, device.scalar(-epsilon)]),
+              (below) => device.select(a, above, below),
+            ),
+        );
+      case "Unclamped":
+        return this.#using(device.run("Abs", [a]), (magnitude) => device.atLeast(magnitude, epsilon));
       case "Sum":
         return device.sum(inputs);
       case "Repeat":
-        return device.broadcast(a, [samples, pixels, channels]);
-      case "PixelSum":
-        return device.pixelSum(a, pixels);
-      case "PixelSquares": {
-        const mean = this.own(device.run("RealDiv", b, device.scalar(pixels)));
-        const squares = this.own(device.run("SquaredDifference", a, mean));
-        const sum = device.pixelSum(squares, pixels);
-        this.#release(mean);
-        this.#release(squares);
-        return sum;
-      }
+        return device.broadcast(a, [samples / this.#blocks.count, pixels, channels]);
+      case "PixelMean":
+        return device.pixelMean(a, pixels);
+      case "PixelVariance":
+        return this.#using(
+          device.run("SquaredDifference", [a, b]),
+          (squares) => device.pixelMean(squares, pixels),
+        );
       default:
         throw new Error(
           `Cannot compute a derived layer's value as its operation must be known: current one is ${op}`,
@@ -202,11 +278,15 @@ export class Execution {
     if (axes !== "whc/g") return device.mean(row, 2);
     const { samples, channels, groups } = this.#sizes;
     const [rows, members] = [(value.extent & BATCH) === 0 ? 1 : samples, channels / groups];
-    const grouped = this.own(device.reshape(row, [rows, groups, members]));
-    const means = this.own(device.mean(grouped, 2));
-    const repeated = this.own(device.broadcast(means, [rows, groups, members]));
-    const result = device.reshape(repeated, [rows, 1, channels]);
-    for (const handle of [grouped, means, repeated]) this.#release(handle);
-    return result;
+    return this.#using(
+      device.reshape(row, [rows, groups, members]),
+      (grouped) =>
+        this.#using(
+          device.mean(grouped, 2),
+          (means) =>
+            this.#using(device.broadcast(means, [rows, groups, members]), (repeated) =>
+              device.reshape(repeated, [rows, 1, channels])),
+        ),
+    );
   }
 }

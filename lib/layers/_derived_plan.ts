@@ -113,7 +113,7 @@ function inBlocks(
     const value = values[index]!;
     if (found.has(index) || stop(index) || !(isFull(value) || root)) return;
     found.add(index);
-    for (const input of value.inputs) visit(input, value.op === "PixelSquares");
+    for (const input of value.inputs) visit(input, value.op === "PixelVariance");
   };
   for (const root of roots) visit(root, true);
   return [...found].sort((a, b) => a - b);

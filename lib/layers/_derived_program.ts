@@ -41,10 +41,8 @@ export interface DerivedProgram {
 export interface ProgramOptions {
   readonly mode: Mode;
   readonly epsilon: number;
-  /** n */
-  readonly samples: number;
-  /** h * w */
-  readonly pixels: number;
+  /** Pixels of the batch: n * h * w. */
+  readonly count: number;
 }
 
 type Layer = Pick<PublishedLayer, "graph" | "post">;
@@ -105,17 +103,16 @@ function useCounts(values: readonly Value[], outputs: readonly number[]): number
 
 /** Turns extended graphs into terms over one list of values. */
 class Lowering {
-  readonly values: Values;
+  readonly values = new Values();
   readonly terms: Terms;
   readonly #graph: LayerGraph;
   readonly #count: number;
   readonly #moments: ReadonlyMap<string, Aggregation>;
 
-  constructor(graph: LayerGraph, { mode, epsilon, samples, pixels }: ProgramOptions) {
-    this.values = new Values(pixels);
+  constructor(graph: LayerGraph, { mode, epsilon, count }: ProgramOptions) {
     this.terms = new Terms(this.values, epsilon);
     this.#graph = graph;
-    this.#count = samples * pixels;
+    this.#count = count;
     const nodes = mode === "inference" ? batchMoments(graph) : [];
     this.#moments = new Map(nodes.map((node) => [statisticName(node), opOf(graph, node)]));
   }

@@ -21,7 +21,7 @@ export const FULL: Extent = BATCH | SPACE | CHANNEL;
  * | ReluGrad(d, a) | d where a > 0, else 0 |
  * | Sum(a, b, ...) | of full values |
  * | Repeat(a) | a at the full shape |
- * | PixelSum(a), PixelSquares(a, PixelSum(a)) | over the pixels of each sample and channel: of a, and of its squared deviations from its mean |
+ * | PixelMean(a), PixelVariance(a, PixelMean(a)) | over the pixels of each sample and channel, of a full a |
  * | RowMean(a) | over an index set, of an a that is constant over pixels |
  */
 export type Op =
@@ -52,8 +52,8 @@ export type Op =
   | "ReluGrad"
   | "Sum"
   | "Repeat"
-  | "PixelSum"
-  | "PixelSquares"
+  | "PixelMean"
+  | "PixelVariance"
   | "RowMean";
 
 /** One value; a full one is [n, h, w, c], any other a row of at most [n, 1, 1, c]. */
@@ -77,7 +77,7 @@ export function isFull({ extent }: Value): boolean {
 
 /** Whether a value is accumulated over pixels. */
 export function overPixels({ op }: Value): boolean {
-  return op === "PixelSum" || op === "PixelSquares";
+  return op === "PixelMean" || op === "PixelVariance";
 }
 
 /** The extent of a mean over `axes` of a value of extent `of`. */
@@ -106,12 +106,6 @@ const folded: Partial<Record<Op, (a: number, b: number) => number>> = {
 export class Values {
   readonly all: Value[] = [];
   readonly #made = new Map<string, number>();
-  readonly #pixels: number;
-
-  /** `pixels` is h * w. */
-  constructor(pixels: number) {
-    this.#pixels = this.constant(pixels);
-  }
 
   at(index: number): Value {
     return this.all[index]!;
@@ -173,23 +167,27 @@ export class Values {
     return this.#intern({ op: "Sum", inputs, extent: FULL });
   }
 
-  /** The mean over the pixels of a full value: [n, 1, 1, c]. Divided at the end, so that the mean of equal values is that value. */
+  /** The mean over the pixels of a full value: [n, 1, 1, c]. */
   pixelMean(full: number): number {
-    return this.make("Div", this.#pixelSum(full), this.#pixels);
+    const { op, inputs } = this.at(full);
+    // Both sides of a Max get (d + m) / 2 and (d - m) / 2: with one mean at hand the other needs no tensor of its own.
+    const other = op === "Add" ? this.#known("Sub", inputs) : undefined;
+    const otherMean = other === undefined ? undefined : this.#known("PixelMean", [other]);
+    if (otherMean !== undefined) {
+      return this.make("Sub", this.make("Mul", this.constant(2), this.pixelMean(inputs[0]!)), otherMean);
+    }
+    return this.#intern({ op: "PixelMean", inputs: [full], extent: BATCH | CHANNEL });
   }
 
   /** The biased variance over the pixels of a full value: [n, 1, 1, c]. */
   pixelVariance(full: number): number {
-    const inputs = [full, this.#pixelSum(full)];
-    return this.make(
-      "Div",
-      this.#intern({ op: "PixelSquares", inputs, extent: BATCH | CHANNEL }),
-      this.#pixels,
-    );
+    const mean = this.#intern({ op: "PixelMean", inputs: [full], extent: BATCH | CHANNEL });
+    return this.#intern({ op: "PixelVariance", inputs: [full, mean], extent: BATCH | CHANNEL });
   }
 
-  #pixelSum(full: number): number {
-    return this.#intern({ op: "PixelSum", inputs: [full], extent: BATCH | CHANNEL });
+  /** An element-wise value or mean if it is there. */
+  #known(op: Op, inputs: readonly number[]): number | undefined {
+    return this.#made.get(`${op} undefined ${inputs}`);
   }
 
   /** The mean of a row over an index set: itself where it is constant on it. */
@@ -200,8 +198,8 @@ export class Values {
   }
 
   #isMean(index: number): boolean {
-    const { op, inputs } = this.at(index);
-    return op === "RowMean" || (op === "Div" && overPixels(this.at(inputs[0]!)));
+    const { op } = this.at(index);
+    return op === "RowMean" || op === "PixelMean";
   }
 
   #intern(value: Value): number {

@@ -10,7 +10,7 @@ import {
   type PublishedLayer,
 } from "../../lib/graph/mod.ts";
 import { derivedLayer } from "../../lib/layers/_derived.ts";
-import { blockCount } from "../../lib/layers/_derived_execute.ts";
+import { blocksOf } from "../../lib/layers/_derived_execute.ts";
 import { interpretLayer, type LayerOptions } from "../../lib/layers/_derived_interpreted.ts";
 import { type VectorName, vectorNames } from "../../lib/layers/_derived_program.ts";
 import { availableBackends, readSafetensors, stream, useBackend } from "../../lib/tensor/mod.ts";
@@ -240,14 +240,16 @@ const meanDistance = (a: Float32Array, b: Float32Array) => {
 };
 
 for (
-  const [shape, groups, blocks] of [
-    [[5, 7, 3, 6], 3, 1],
-    [[1, 3, 1, 8], 2, 1],
-    [[6, 64, 64, 16], 4, 6],
-    [[12, 32, 32, 16], 16, 3],
-  ] as [Shape, number, number][]
+  const [shape, groups, count, chunks] of [
+    [[5, 7, 3, 6], 3, 1, 1],
+    [[1, 3, 1, 8], 2, 1, 1],
+    [[12, 32, 32, 16], 16, 3, 1],
+    [[3, 64, 64, 32], 4, 6, 2],
+    [[2, 26, 26, 128], 8, 4, 2],
+    [[2, 113, 1, 1024], 8, 2, 1],
+  ] as [Shape, number, number, number][]
 ) {
-  test(`every published layer equals the interpreter at [${shape}], ${blocks} blocks`, () => {
+  test(`every published layer equals the interpreter at [${shape}], ${count} blocks`, () => {
     const sizes = {
       samples: shape[0],
       pixels: shape[1] * shape[2],
@@ -255,7 +257,7 @@ for (
       groups,
       epsilon: 1e-5,
     };
-    assert.equal(blockCount(sizes), blocks);
+    assert.deepEqual(blocksOf(sizes), { count, chunks });
     for (const layer of Object.values(published)) {
       tf.tidy(() => {
         const options = { groups, epsilon: layer.epsilon ?? 1e-5 };
@@ -264,7 +266,11 @@ for (
         assert.deepEqual(Object.keys(derived), Object.keys(interpreted));
         for (const [kind, values] of Object.entries(derived)) {
           const distance = meanDistance(values, interpreted[kind]!);
-          assert.ok(distance < 2e-5, `${layer.name} ${kind} at [${shape}]: ${distance}`);
+          // A vector's gradient is a sum over all pixels in which terms of both signs cancel.
+          assert.ok(
+            distance < (values.length === shape[3] ? 1e-4 : 2e-5),
+            `${layer.name} ${kind} at [${shape}]: ${distance}`,
+          );
         }
       });
     }

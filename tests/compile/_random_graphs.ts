@@ -253,7 +253,7 @@ function rounded(
       const terms = node.op === "mean" || node.op === "sum"
         ? apply(node, [operands[0]!.map((value) => Math.abs(value))])
         : null;
-      const rounding = node.op === "Log" ? 0.5 : 0;
+      const rounding = node.op === "Log" ? 1 : 0;
       for (let index = 0; index < size; index++) {
         const value = result[index]!;
         const error = UNIT * sign(value, values.length, trial);
@@ -274,7 +274,7 @@ function rounded(
 
 const word = new Float32Array(1), bits = new Uint32Array(word.buffer);
 
-/** A number in [-1, 1] that only depends on what is given. */
+/** 1 or -1, depending on nothing but what is given. */
 function sign(value: number, node: number, trial: number): number {
   word[0] = value;
   let hash = Math.imul(
@@ -282,5 +282,5 @@ function sign(value: number, node: number, trial: number): number {
     0xc2b2ae3d,
   );
   hash = Math.imul(hash ^ (hash >>> 15), 0x27d4eb2f);
-  return ((hash ^ (hash >>> 13)) >>> 0) / 2 ** 31 - 1;
+  return (hash ^ (hash >>> 13)) & 1 ? 1 : -1;
 }

@@ -13,6 +13,7 @@ export function addInto(a: tf.Tensor, b: tf.Tensor): tf.Tensor {
     if (!wasmHeap.isShared(target)) {
       const other = target === a ? b : a;
       addInPlace()(wasmHeap.address(target), wasmHeap.address(other), 4 * target.size);
+      wasmHeap.changed(target);
       other.dispose();
       return target;
     }

@@ -7,9 +7,19 @@ interface Backend {
     readonly asm: { readonly memory: WebAssembly.Memory };
     _malloc(bytes: number): number;
     _free(address: number): void;
+    readonly tfjs: {
+      registerTensor(id: number, size: number, address: number): void;
+      disposeData(id: number): void;
+    };
   };
-  readonly dataIdMap: { get(dataId: object): { readonly memoryOffset: number; readonly refCount: number } };
+  readonly dataIdMap: { get(dataId: object): TensorData };
   makeOutput(shape: number[], dtype: tf.DataType): tf.TensorInfo;
+}
+
+interface TensorData {
+  readonly id: number;
+  readonly memoryOffset: number;
+  readonly refCount: number;
 }
 
 function backend(): Backend {
@@ -29,6 +39,11 @@ export interface WasmHeap {
   address(tensor: Pick<tf.TensorInfo, "dataId">): number;
   /** Whether other tensors have the same data, as clones, reshaped ones and values saved for a gradient do. */
   isShared(tensor: Pick<tf.TensorInfo, "dataId">): boolean;
+  /**
+   * Must be called when a kernel has changed the data of a tensor that others may have read: TensorFlow.js (XNNPACK) packs what it takes
+   * for weights, of convolutions and matrix products, once per tensor, and would go on with the old numbers.
+   */
+  changed(tensor: Pick<tf.TensorInfo, "dataId"> & { readonly size: number }): void;
   /** A new tensor with undefined contents. */
   output(shape: number[]): tf.TensorInfo;
   /** The address of a new block, a multiple of 8. */
@@ -44,6 +59,13 @@ export const wasmHeap: WasmHeap = {
   },
   address: ({ dataId }) => backend().dataIdMap.get(dataId).memoryOffset,
   isShared: ({ dataId }) => backend().dataIdMap.get(dataId).refCount > 1,
+  changed({ dataId, size }) {
+    const { wasm: { tfjs }, dataIdMap } = backend();
+    const { id, memoryOffset } = dataIdMap.get(dataId);
+    // Forgets the packed weights with the entry in XNNPACK's table; the memory is this side's.
+    tfjs.disposeData(id);
+    tfjs.registerTensor(id, size, memoryOffset);
+  },
   output: (shape) => backend().makeOutput(shape, "float32"),
   allocate(bytes) {
     const address = backend().wasm._malloc(bytes) >>> 0;

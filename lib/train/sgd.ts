@@ -1,5 +1,6 @@
 /** Stochastic gradient descent as image classifiers are trained with it. */
 import * as tf from "@tensorflow/tfjs";
+import { type MomentumSettings, momentumUpdate } from "../tensor/mod.ts";
 
 /** A variable to train: weights are decayed, norm parameters are not, statistics are left alone. */
 export interface Trainable {
@@ -18,7 +19,10 @@ export interface SgdOptions {
   weightDecay?: number;
 }
 
-/** Variables updated as one: the vectors of a network are many and tiny, and each operation costs more than its arithmetic. */
+/**
+ * Variables updated as one: the vectors of a network are many and tiny, and on most backends an operation costs more than its
+ * arithmetic on them. On wasm, where an update is one call, each is alone.
+ */
 interface Group {
   readonly variables: readonly tf.Variable[];
   readonly decayed: boolean;
@@ -41,7 +45,9 @@ export class Sgd {
     this.#nesterov = options.nesterov ?? true;
     this.#weightDecay = options.weightDecay ?? 1e-4;
     const trained = parameters.filter(({ kind }) => kind !== "statistic");
-    const packed = trained.filter(({ kind, variable }) => kind === "norm" && variable.rank === 1);
+    const packed = tf.getBackend() === "wasm"
+      ? []
+      : trained.filter(({ kind, variable }) => kind === "norm" && variable.rank === 1);
     const single = trained.filter((parameter) => !packed.includes(parameter));
     this.#groups = [
       ...(packed.length > 0 ? [group(packed.map(({ variable }) => variable), false)] : []),
@@ -57,20 +63,18 @@ export class Sgd {
   /** One update at learning rate `rate`; `gradients` by the variable's TensorFlow.js name, as `tf.variableGrads` returns them. */
   step(gradients: Readonly<Record<string, tf.Tensor>>, rate: number): void {
     for (const { variables, decayed, velocity } of this.#groups) {
-      tf.tidy(() => {
-        const raw = join(variables.map((variable) => gradients[variable.name]!));
-        const value = join(variables);
-        const gradient = decayed && this.#weightDecay !== 0
-          ? tf.add(raw, tf.mul(value, this.#weightDecay))
-          : raw;
-        velocity.assign(tf.add(tf.mul(velocity, this.#momentum), gradient));
-        const direction = this.#nesterov ? tf.add(gradient, tf.mul(velocity, this.#momentum)) : velocity;
-        const updated = tf.sub(value, tf.mul(direction, rate));
-        const parts = variables.length === 1
-          ? [updated]
-          : tf.split(updated, variables.map(({ size }) => size));
-        variables.forEach((variable, index) => variable.assign(parts[index]!));
-      });
+      const settings = {
+        rate,
+        momentum: this.#momentum,
+        nesterov: this.#nesterov,
+        decay: decayed ? this.#weightDecay : 0,
+      };
+      const slopes = variables.map((variable) => gradients[variable.name]!);
+      if (variables.length === 1) {
+        momentumUpdate(variables[0]!, velocity, slopes[0]!, settings);
+      } else {
+        updatePacked(variables, velocity, slopes, settings);
+      }
     }
   }
 
@@ -82,6 +86,22 @@ export class Sgd {
 
 function group(variables: tf.Variable[], decayed: boolean): Group {
   return { variables, decayed, velocity: tf.tidy(() => tf.variable(tf.zerosLike(join(variables)), false)) };
+}
+
+/** Updates several vectors end to end. */
+function updatePacked(
+  variables: readonly tf.Variable[],
+  velocity: tf.Variable,
+  gradients: readonly tf.Tensor[],
+  settings: MomentumSettings,
+): void {
+  const packed = tf.tidy(() => tf.variable(join(variables), false));
+  tf.tidy(() => {
+    momentumUpdate(packed, velocity, join(gradients), settings);
+    const parts = tf.split(packed, variables.map(({ size }) => size));
+    variables.forEach((variable, index) => variable.assign(parts[index]!));
+  });
+  packed.dispose();
 }
 
 /** One tensor as it is; several vectors end to end. */

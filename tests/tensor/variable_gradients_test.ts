@@ -105,6 +105,22 @@ for (const [backend, reason] of await availableBackends({ allowSoftware: true })
   }
 }
 
+Deno.test("gradients summed in place are not taken for what they were by matrix products", async () => {
+  await useBackend("wasm");
+  // As in residual networks: each gradient is a product's second factor, then grows, then is one again.
+  const x = tf.variable(tf.tensor2d(stream(4).normal(64), [8, 8]));
+  const factor = tf.tensor2d(stream(5).normal(64), [8, 8]);
+  const times = (h: tf.Tensor2D) =>
+    differentiable([h], () => tf.matMul(factor, h), (dy) => [tf.matMul(tf.transpose(factor), dy)]);
+  const f = () => {
+    let h = x as tf.Tensor2D;
+    for (let layer = 0; layer < 3; layer++) h = tf.add(h, times(h));
+    return tf.mean(tf.square(h)) as tf.Scalar;
+  };
+  assert.deepEqual(await numbers(variableGradients, f, [x]), await numbers(theirs, f, [x]));
+  tf.dispose([x, factor]);
+});
+
 Deno.test("variableGradients inside of another gradient can be differentiated", async () => {
   await useBackend("wasm");
   tf.tidy(() => {

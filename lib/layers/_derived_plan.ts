@@ -90,12 +90,10 @@ export function plan(values: readonly Value[], outputs: readonly number[], given
     const reused = wanted[time]!.filter((index) => kept.has(index));
     const stop = (index: number) => isGiven(index) || kept.has(index);
     const needed = inBlocks(values, collected[time]!, stop);
-    const keep = worthKeeping(
-      values,
-      needed,
-      inBlocks(values, collected.slice(time + 1).flat(), stop),
-      collected.slice(time + 1).flat(),
-    );
+    const laterOutputs = collected.slice(time + 1).flat();
+    // An image made here is joined from its blocks, which end with this pass.
+    const keep = worthKeeping(values, needed, inBlocks(values, laterOutputs, stop), laterOutputs)
+      .filter((index) => !collected[time]!.includes(index));
     for (const index of keep) kept.add(index);
     steps.push({ rows, pass: pass(values, needed, collected[time]!, { isGiven, keep, reused, later }) });
   }

@@ -266,9 +266,10 @@ for (
         assert.deepEqual(Object.keys(derived), Object.keys(interpreted));
         for (const [kind, values] of Object.entries(derived)) {
           const distance = meanDistance(values, interpreted[kind]!);
-          // A vector's gradient is a sum over all pixels in which terms of both signs cancel.
+          // A vector's gradient is a sum in which terms of both signs cancel: one comparison of a ReLU that falls to the other side
+          // moves it by 1 of about 50 per channel.
           assert.ok(
-            distance < (values.length === shape[3] ? 1e-4 : 2e-5),
+            distance < (values.length === shape[3] ? 2e-3 : 2e-5),
             `${layer.name} ${kind} at [${shape}]: ${distance}`,
           );
         }

@@ -16,7 +16,8 @@ const rows = compare([
 Deno.test("each case is compared with the reference in its better layout", () => {
   assert.deepEqual(rows.map((r) => r.ratio), [0.5, 1, 2, 2, 8 / 3, 1]);
   assert.deepEqual(rows.map((r) => r.best), [true, true, false, true, false, true]);
-  assert.deepEqual(ratiosOf(rows.filter((r) => r.best), "mine", "theirs"), [0.5, 2]);
+  assert.deepEqual(ratiosOf(rows, "mine", "theirs"), [0.5, 2]);
+  assert.deepEqual(ratiosOf(rows, "mine", "theirs", "min_ms"), [0.4, 2]);
 });
 
 Deno.test("rows survive Arrow, and other readers see the same table", () => {

@@ -4,7 +4,7 @@ import process from "node:process";
 import type { KernelShape, Schedule } from "../../lib/compile/mod.ts";
 import { type WgslKernel, wgslKernel, type WgslOptions } from "../../lib/compile/mod.ts";
 
-/** A kernel's outputs by name, `saved` among them. */
+/** What kernels have written, by the names of their buffers. */
 export type Outputs = Map<string, Float32Array>;
 
 /** A device on which kernels run; errors of the device are errors of the run. */
@@ -31,25 +31,23 @@ export class WebgpuRunner {
     this.#device.destroy();
   }
 
-  /** Writes the kernel of a schedule and runs it on inputs by name. */
+  /** Writes the kernels of schedules and runs them one after the other on inputs by name; later ones find `saved`. */
   async run(
-    schedule: Schedule,
+    schedules: readonly Schedule[],
     shape: KernelShape,
     inputs: ReadonlyMap<string, Float32Array>,
     options: WgslOptions = {},
   ): Promise<Outputs> {
-    const kernel = wgslKernel(schedule, shape, options);
+    const kernels = schedules.map((schedule) => wgslKernel(schedule, shape, options));
     const image = shape.samples * shape.pixels * shape.channels;
-    const { program } = schedule;
-    const written = [
+    const written = schedules.flatMap(({ program }) => [
       ...program.images.map(({ name }) => [`out:${name}`, image] as const),
       ...program.vectors.map(({ name }) => [`out:${name}`, shape.channels] as const),
-      ...(program.saved.length > 0 ? [["saved", kernel.sizes.saved] as const] : []),
-    ];
-    const buffers = this.#buffers(kernel, inputs, written);
+    ]);
+    const buffers = this.#buffers(kernels, inputs, written);
     const encoder = this.#device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    for (const { code, workgroups, bindings } of kernel.dispatches) {
+    for (const { code, workgroups, bindings } of kernels.flatMap(({ dispatches }) => dispatches)) {
       const module = this.#device.createShaderModule({ code });
       const pipeline = this.#device.createComputePipeline({ layout: "auto", compute: { module } });
       pass.setPipeline(pipeline);
@@ -88,15 +86,16 @@ export class WebgpuRunner {
   }
 
   #buffers(
-    { sizes }: WgslKernel,
+    kernels: readonly WgslKernel[],
     inputs: ReadonlyMap<string, Float32Array>,
     written: readonly (readonly [string, number])[],
   ): Map<string, GPUBuffer> {
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const create = (size: number) => this.#device.createBuffer({ size: 4 * Math.max(1, size), usage });
     const buffers = new Map<string, GPUBuffer>();
-    for (const [name, size] of [...written, ["rows", sizes.rows], ["partials", sizes.partials]] as const) {
-      buffers.set(name, create(size));
+    for (const [name, size] of written) buffers.set(name, create(size));
+    for (const name of ["rows", "partials", "saved"] as const) {
+      buffers.set(name, create(Math.max(...kernels.map(({ sizes }) => sizes[name]))));
     }
     for (const [name, values] of inputs) {
       const buffer = create(values.length);

@@ -71,17 +71,13 @@ async function mistakes(
   const found: string[] = [];
   for (const mode of modes) {
     const programs = layerPrograms(layer, mode);
-    const run = (direction: "forward" | "backward") =>
-      runner.run(schedule(programs[direction]), kernelShape(options), inputs, settings);
-    const measured = new Map<string, Float32Array>();
-    for (const [name, values] of await run("forward")) {
-      measured.set(name.replace("out:", ""), values);
-      if (name === "saved") inputs.set("saved", values);
-    }
-    for (const [name, values] of await run("backward")) measured.set(name.replace("out:", "d"), values);
+    const schedules = [schedule(programs.forward), schedule(programs.backward)];
+    const measured = await runner.run(schedules, kernelShape(options), inputs, settings);
+    const forward = new Set(programs.forward.vectors.map(({ name }) => name)).add("y");
+    const result = (name: string) => measured.get(`out:${forward.has(name) ? name : name.slice(1)}`);
     for (const [name, reference] of expected(layer, mode, data, moving, options)) {
       // Gradients of vectors that the layer does not read are not computed: they are zero.
-      const wrong = mistake(measured.get(name) ?? new Float32Array(reference.values.length), reference);
+      const wrong = mistake(result(name) ?? new Float32Array(reference.values.length), reference);
       if (wrong !== null) found.push(`${name} in ${mode}, [${options.shape}]: ${wrong}`);
     }
   }
@@ -185,7 +181,7 @@ onWebgpu(
       for (const graph of graphs) {
         const options: CaseShape = { shape: [1, 1, 1, channels], groups: 1 };
         const outputs = await runner.run(
-          schedule(layerPrograms({ graph }).forward),
+          [schedule(layerPrograms({ graph }).forward)],
           kernelShape(options),
           new Map(Object.entries(inputs)),
         );

@@ -28,6 +28,9 @@ const MAGIC = new TextEncoder().encode("ARROW1");
 const SEAL = "file-sha256=";
 const NO_DIGEST = "0".repeat(64);
 
+/** The entry of a schema's metadata that {@link sealed} fills in. */
+export const SEAL_ENTRY: readonly [string, string] = ["seal", SEAL + NO_DIGEST];
+
 /** Plain strings and not dictionaries: some readers of Arrow files still lack the latter. */
 const FIELDS = [
   new Field("trial", new Utf8(), false),
@@ -56,7 +59,7 @@ export function encodeTrial(provenance: Provenance, rows: readonly Row[]): Uint8
 }
 
 /** Fills in the digest: the schema, and so the seal, stands at the start of the file and in its footer. */
-function sealed(bytes: Uint8Array): Uint8Array {
+export function sealed(bytes: Uint8Array): Uint8Array {
   const digest = sha256(bytes);
   for (const at of sealPositions(bytes)) bytes.set(new TextEncoder().encode(digest), at);
   return bytes;
@@ -87,7 +90,7 @@ function sealPositions(bytes: Uint8Array): number[] {
 }
 
 /** A column of strings as Arrow lays it out: all bytes in one buffer, and where each string starts. */
-function utf8(texts: readonly string[]): Data<Utf8> {
+export function utf8(texts: readonly string[]): Data<Utf8> {
   const encoded = texts.map((text) => new TextEncoder().encode(text));
   const valueOffsets = new Int32Array(texts.length + 1);
   encoded.forEach((bytes, i) => valueOffsets[i + 1] = valueOffsets[i]! + bytes.length);
@@ -117,7 +120,7 @@ function metadataOf(provenance: Provenance): Map<string, string> {
     ["peak_mib", String(provenance.peakMiB)],
     ["cpu", provenance.cpu],
     ["notes", canonicalJson(provenance.notes)],
-    ["seal", SEAL + NO_DIGEST],
+    SEAL_ENTRY,
   ]);
 }
 
@@ -150,7 +153,8 @@ export function decodeTrial(bytes: Uint8Array): { provenance: Provenance; rows: 
   return { provenance, rows };
 }
 
-function parseArrow(bytes: Uint8Array): Table {
+/** A whole file with an intact seal, as a table. Throws {@link BrokenFileError} for anything else. */
+export function parseArrow(bytes: Uint8Array): Table {
   const magicAt = (offset: number) => MAGIC.every((byte, i) => bytes[offset + i] === byte);
   if (bytes.length < 2 * MAGIC.length || !magicAt(0)) throw new BrokenFileError("it is not an Arrow file");
   if (!magicAt(bytes.length - MAGIC.length)) throw new BrokenFileError("it is a truncated Arrow file");

@@ -14,7 +14,15 @@
  * @module
  */
 export * from "./_types.ts";
-export { rowsDigest } from "./_arrow.ts";
+export {
+  AppendTable,
+  readTable,
+  type TableColumn,
+  type TableColumns,
+  type TableLayout,
+  writeTable,
+} from "./_append_table.ts";
+export { BrokenFileError, rowsDigest } from "./_arrow.ts";
 export {
   bootstrapInterval,
   type BootstrapSettings,

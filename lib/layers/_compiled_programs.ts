@@ -76,8 +76,19 @@ export interface CompiledLayer extends Omit<LayerPrograms, "forward" | "backward
 /** Layers whose programs are kept: more than any model or population under evaluation uses at a time. */
 const layers = new Recent<string, CompiledLayer>(256);
 
+/** The compiled forms of a layer in memory, by mode and epsilon: deriving a layer's programs costs as much as running a small one. */
+const known = new WeakMap<LayerParts, Map<string, CompiledLayer>>();
+
 /** The compiled form of a layer; layers whose programs are equal share it, kernels included. */
 export function compileLayer(parts: LayerParts, mode: Mode, epsilon: number): CompiledLayer {
+  const forms = known.get(parts) ?? new Map<string, CompiledLayer>();
+  const name = `${mode} ${epsilon}`;
+  const form = forms.get(name) ?? derive(parts, mode, epsilon);
+  known.set(parts, forms.set(name, form));
+  return form;
+}
+
+function derive(parts: LayerParts, mode: Mode, epsilon: number): CompiledLayer {
   const programs = layerPrograms(parts, mode, epsilon);
   const moments = programs.moments.map(({ node, op }) => `${node}${op}`).join();
   const key = `${mode} ${epsilon} ${moments} ${JSON.stringify(programs.forward)} ${

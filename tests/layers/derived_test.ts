@@ -4,10 +4,20 @@ import { readFileSync } from "node:fs";
 import {
   active,
   type Aggregation,
+  arity,
   bufferStart,
+  evaluateExtended,
+  formula,
+  indexSets,
+  isAggregation,
+  layerDerivative,
+  layerForward,
   type LayerGraph,
+  primitives,
   published,
   type PublishedLayer,
+  usesX,
+  validate,
 } from "../../lib/graph/mod.ts";
 import { derivedLayer } from "../../lib/layers/_derived.ts";
 import { blocksOf } from "../../lib/layers/_derived_execute.ts";
@@ -275,6 +285,62 @@ for (
         }
       });
     }
+  });
+}
+
+/** A graph of 10 nodes drawn evenly over operations, index sets and inputs. */
+function randomGraph(seed: number): LayerGraph {
+  const draw = stream(seed).child("graph").uniform(40);
+  let next = 0;
+  const pick = (count: number) => Math.min(count - 1, Math.floor(draw[next++]! * count));
+  const nodes = Array.from({ length: 10 }, (_, k) => {
+    const op = primitives[pick(primitives.length)]!, axes = indexSets[pick(indexSets.length)]!;
+    const inputs = Array.from({ length: arity(op) }, () => pick(first + k));
+    return isAggregation(op) ? { op, inputs, axes } : { op, inputs };
+  });
+  return validate({ nodes });
+}
+
+const farthest = (a: ArrayLike<number>, b: ArrayLike<number>) => {
+  let distance = 0, size = 0;
+  for (let i = 0; i < a.length; i++) {
+    distance = Math.max(distance, Math.abs(a[i]! - b[i]!));
+    size = Math.max(size, Math.abs(b[i]!));
+  }
+  return distance / (size || 1);
+};
+
+for (const [shape, seeds] of [[[2, 3, 5, 6], 600], [[3, 32, 32, 48], 15]] as [Shape, number][]) {
+  test(`random graphs at [${shape}] are as near to float64 as the interpreter is`, () => {
+    const at = given(shape);
+    const settings = { shape, groups: 3 };
+    let compared = 0;
+    for (let seed = 0; seed < seeds; seed++) {
+      const graph = randomGraph(seed);
+      if (!usesX(graph)) continue;
+      const by = (evaluator: Evaluate) =>
+        tf.tidy(() => evaluate(evaluator, { graph }, at, { groups: 3, epsilon: 1e-5 }));
+      const derived = by(derivedLayer), interpreted = by(interpretLayer);
+      const finite = ({ y }: Result) => y!.every(Number.isFinite);
+      assert.equal(finite(derived), finite(interpreted), formula(graph));
+      if (!finite(interpreted)) continue;
+      const inputs = { x: at.x, dy: at.dy, ...at.vectors } as Record<string, Float32Array>;
+      const y = evaluateExtended(layerForward({ graph }), inputs, settings).y;
+      const gradients = evaluateExtended(layerDerivative({ graph }), inputs, settings);
+      const exact: Record<string, Float64Array> = { y };
+      for (const [name, gradient] of Object.entries(gradients)) exact[`d${name}`] = gradient;
+      for (const [kind, values] of Object.entries(derived)) {
+        if (exact[kind] === undefined) continue;
+        const error = farthest(values, exact[kind]), allowed = farthest(interpreted[kind]!, exact[kind]);
+        // A gradient that overflows in float32 can be compared with nothing.
+        if (Number.isFinite(allowed)) {
+          compared++;
+          // Other orders of rounding: as in the reference graphs, 32 times as far; one flipped comparison is 1e-4.
+          assert.ok(error <= 32 * allowed + 1e-4, `${kind} ${error} > ${allowed} in ${formula(graph)}`);
+        }
+      }
+    }
+    assert.ok(compared > seeds, `${compared} tensors compared`);
   });
 }
 

@@ -8,9 +8,11 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { availableBackends, type BackendName, useBackend } from "../../lib/tensor/mod.ts";
+import { checkEvolution } from "./evolution.ts";
 import { checkGraphs } from "./graphs.ts";
 import { checkLayers } from "./layers.ts";
 import { type Evaluation, type GroupReport, render } from "./report.ts";
+import { checkStability } from "./stability.ts";
 
 /** The checks of a group of reference values: a folder in, comparisons out. */
 const groups: Record<
@@ -19,7 +21,12 @@ const groups: Record<
 > = {
   layers: async (folder, evaluation) => ({ comparisons: await checkLayers(folder, evaluation), skipped: [] }),
   graphs: checkGraphs,
+  stability: checkStability,
+  evolution: checkEvolution,
 };
+
+/** Groups that compute no tensors: they are checked once, whatever the backends. */
+const withoutBackend: readonly string[] = ["evolution"];
 
 /** The reference values that the repository carries. */
 export const defaultFolder = fileURLToPath(new URL("../../tests/golden/evonorm", import.meta.url));
@@ -69,10 +76,20 @@ export async function checkGolden(options: GoldenOptions = {}): Promise<GroupRep
   }
 
   const reports: GroupReport[] = [];
+  const [free, tensors] = [true, false].map((wanted) =>
+    plan.filter(({ group }) => withoutBackend.includes(group) === wanted)
+  ) as [typeof plan, typeof plan];
+  for (const { folder, group } of free) {
+    const evaluation: Evaluation = { evaluation: "interpreted" };
+    const report = { group, backend: null, evaluation: null, ...await groups[group]!(folder, evaluation) };
+    print(render(report));
+    reports.push(report);
+  }
+  if (tensors.length === 0) return reports;
   for (const name of options.backends ?? await usableBackends(print)) {
     const { device } = await useBackend(name, { allowSoftware: true });
     print(`${name}: ${device}`);
-    for (const { folder, group } of plan) {
+    for (const { folder, group } of tensors) {
       for (const each of options.evaluations ?? [{ evaluation: "compiled" }, { evaluation: "interpreted" }]) {
         const { evaluation } = each;
         const report = { group, backend: name, evaluation, ...await groups[group]!(folder, each) };

@@ -20,11 +20,12 @@ export interface Evaluation {
   readonly toInterpreter?: boolean;
 }
 
-/** The result of one group of reference values on one backend. */
+/** The result of one group of reference values, on one backend where it computes tensors. */
 export interface GroupReport {
   readonly group: string;
-  readonly backend: string;
-  readonly evaluation: Evaluation["evaluation"];
+  /** Null where no backend is needed. */
+  readonly backend: string | null;
+  readonly evaluation: Evaluation["evaluation"] | null;
   readonly comparisons: readonly Comparison[];
   /** What was not compared, and why. */
   readonly skipped: readonly string[];
@@ -80,7 +81,8 @@ function unravel(index: number, shape: readonly number[]): number[] {
 /** A table of a group's worst errors by tensor kind (the last part of the name), and every miss in full. */
 export function render({ group, backend, evaluation, comparisons, skipped }: GroupReport): string {
   const kinds = Map.groupBy(comparisons, ({ name }) => name.slice(name.lastIndexOf("/") + 1));
-  const lines = [`${group} on ${backend}, ${evaluation}: ${comparisons.length} tensors compared`];
+  const where = backend === null ? "" : ` on ${backend}, ${evaluation}`;
+  const lines = [`${group}${where}: ${comparisons.length} tensors compared`];
   for (const [kind, members] of kinds) {
     const worst = members.reduce((a, b) => b.error / b.tolerance > a.error / a.tolerance ? b : a);
     lines.push(

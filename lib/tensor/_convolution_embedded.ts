@@ -4,12 +4,14 @@ import { depthwiseConvolution } from "./_convolution_depthwise.ts";
 import { directConvolution } from "./_convolution_direct.ts";
 import type { ConvolutionEngine, ConvolutionOperands } from "./_convolution_engine.ts";
 import type { ConvolutionGenerator, ConvolutionProgram } from "./_convolution_program.ts";
+import { stridedWinogradConvolution } from "./_convolution_strided.ts";
 import { winogradConvolution } from "./_convolution_winograd.ts";
 import { wasmHeap, wasmScratch } from "./wasm_heap.ts";
 
 /** In order: the first that takes a convolution makes its program. */
 const generators: readonly ConvolutionGenerator[] = [
   winogradConvolution,
+  stridedWinogradConvolution,
   directConvolution,
   depthwiseConvolution,
 ];

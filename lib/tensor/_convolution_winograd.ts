@@ -4,15 +4,9 @@
  * Tiles of images and the filter are mapped to so many places each, the products are summed over the channels (of the filter gradient:
  * over the tiles) place by place, and the sums are mapped back. Only a block of tiles is in the mapped form at a time.
  */
-import { call, type Code, countUp, i32, type Local, memory, sequence, set, v128, when } from "../wasm/mod.ts";
+import { call, type Code, countUp, i32, type Local, memory, sequence, set, when } from "../wasm/mod.ts";
 import type { ConvolutionGeometry, ConvolutionProduct } from "./_convolution_engine.ts";
-import {
-  columnBlocks,
-  FLOAT,
-  type PaddedAxis,
-  type Product,
-  transposeMatrix,
-} from "./_convolution_kernels.ts";
+import { FLOAT, type PaddedAxis, type Product, transposeMatrix } from "./_convolution_kernels.ts";
 import {
   bytesOf,
   type ConvolutionGenerator,
@@ -20,8 +14,17 @@ import {
   type GeneratorSettings,
 } from "./_convolution_program.ts";
 import type { Axis } from "./_convolution_window.ts";
-import { blocksOf, eachRow, productsOf, schemeFor, WinogradBuilder } from "./_winograd_builder.ts";
-import { TileMapper, transpose } from "./_winograd_transforms.ts";
+import {
+  blocksOf,
+  eachRow,
+  productsOf,
+  type Scheme,
+  schemeFor,
+  type TileMapping,
+  type TileSource,
+  WinogradBuilder,
+} from "./_winograd_builder.ts";
+import { type Matrix, transpose } from "./_winograd_transforms.ts";
 
 /** With fewer tiles mapping the filter costs more than what is saved. */
 const LEAST_TILES = 16;
@@ -43,6 +46,26 @@ export const winogradConvolution: ConvolutionGenerator = (product, geometry, set
     ? filterGradientProgram(geometry, settings)
     : imageProgram(product, geometry, settings);
 };
+
+/** Maps a row of tiles of images to [place][tile][channel], places `pitch` bytes apart. */
+function tilesToPlaces(
+  { outputs }: Scheme,
+  map: Matrix,
+  { channels, rowPitch }: TileSource,
+  tiles: number,
+  pitch: number,
+): TileMapping {
+  return {
+    rowMap: map,
+    columnMap: map,
+    tiles,
+    vectors: channels / 4,
+    load: (row, column) => row * rowPitch + bytesOf(column, channels),
+    store: (row, column) => (map.length * row + column) * pitch,
+    sourceStep: bytesOf(outputs, channels),
+    targetStep: bytesOf(channels),
+  };
+}
 
 /** Along an axis: sizes, and the first source pixel that the first tile reads. */
 interface Side {
@@ -83,7 +106,15 @@ function imageProgram(
     }
   }
   const mappedFilter = builder.scratch(bytesOf(places, inner, columns));
-  run.add(call(mapFilter(builder, inner, columns), taps, mappedFilter));
+  const all = [0, 1, 2];
+  const filterMapping = {
+    rows: all,
+    columns: all,
+    rowMap: maps.filter,
+    columnMap: maps.filter,
+    place: (row: number, column: number) => scheme.size * row + column,
+  };
+  run.add(call(builder.mapFilter(filterMapping, inner, columns), taps, mappedFilter));
 
   const [at, to, image, part] = builder.locals(4) as [Local, Local, Local, Local];
   run.add(set(at, source), set(to, target));
@@ -96,7 +127,7 @@ function imageProgram(
   const [leftPlace, outPlace] = [bytesOf(tiles, inner), bytesOf(tiles, columns)];
   const mapped = builder.scratch(places * leftPlace);
   const sums = builder.scratch(places * outPlace);
-  const mapRow = builder.mapTiles(maps.input, tileSource, across, leftPlace);
+  const mapRow = builder.mapping(tilesToPlaces(scheme, maps.input, tileSource, across, leftPlace));
   const product = (lanes: number): Product => ({
     levels: [{ count: inner, left: FLOAT, right: bytesOf(lanes) }],
     leftPitch: bytesOf(inner),
@@ -110,15 +141,26 @@ function imageProgram(
   const whole = Math.floor(width.target / side);
   const restHeight = (height.target - 1) % side + 1;
   const restWidth = width.target % side;
+  const placesToPixels = (height: number, width: number, count: number): TileMapping => ({
+    rowMap: maps.output,
+    columnMap: maps.output,
+    tiles: count,
+    vectors: columns / 4,
+    load: (row, column) => (scheme.size * row + column) * outPlace,
+    store: (row, column) =>
+      row < height && column < width ? row * targetRow + bytesOf(column, columns) : null,
+    sourceStep: bytesOf(columns),
+    targetStep: bytesOf(side, columns),
+  });
   /** Writes a row of tiles of which `existing` rows of pixels exist. */
   const writeRow = (existing: number): Code => {
     const codes: Code[] = [];
     if (whole > 0) {
-      const back = builder.mapBack(columns, outPlace, targetRow, existing, side, whole);
+      const back = builder.mapping(placesToPixels(existing, side, whole));
       codes.push(call(back, from, onto));
     }
     if (restWidth > 0) {
-      const back = builder.mapBack(columns, outPlace, targetRow, existing, restWidth, 1);
+      const back = builder.mapping(placesToPixels(existing, restWidth, 1));
       codes.push(call(
         back,
         i32.add(from, bytesOf(whole, columns)),
@@ -172,50 +214,6 @@ function imageProgram(
   return builder.program();
 }
 
-/** A function (filter, target): maps the taps [3, 3, inner, columns] to [place][block of columns][inner][columns of the block]. */
-function mapFilter(
-  { module, settings, scheme: { size, maps } }: WinogradBuilder,
-  inner: number,
-  columns: number,
-): number {
-  const mapping = module.function(undefined, ["i32", "i32"]);
-  const [filter, target] = mapping.params as [Local, Local];
-  const [block, row, source] = [0, 1, 2].map(() => mapping.local("i32")) as [Local, Local, Local];
-  const mapper = new TileMapper(mapping, settings.relaxed);
-  const pitch = bytesOf(inner, columns);
-  const loops = columnBlocks(columns).map(({ count, vectors }) => {
-    const vector = sequence(
-      mapper.square(
-        maps.filter,
-        (tapRow, tap) => v128.load(source, (3 * tapRow + tap) * pitch),
-        (placeRow, place, value) => v128.store(target, value, (size * placeRow + place) * pitch),
-      ),
-      set(source, i32.add(source, 16)),
-      set(target, i32.add(target, 16)),
-    );
-    const row16 = Array.from({ length: vectors }, () => vector);
-    return countUp(
-      block,
-      0,
-      count,
-      1,
-      sequence(
-        set(source, filter),
-        countUp(
-          row,
-          0,
-          inner,
-          1,
-          sequence(...row16, set(source, i32.add(source, bytesOf(columns) - 16 * vectors))),
-        ),
-        set(filter, i32.add(filter, 16 * vectors)),
-      ),
-    );
-  });
-  mapping.add(mapper.constants(), ...loops);
-  return mapping.index;
-}
-
 /** The gradient to the filter: tiles of the input and of the gradient to the output are mapped, their products summed over the tiles. */
 function filterGradientProgram(
   { batch, axes, channels, outputs }: ConvolutionGeometry,
@@ -252,7 +250,7 @@ function filterGradientProgram(
   ];
   const mapBlock = sides.map(({ source, map, target, pitch }) => {
     const [reading, writing] = builder.locals(2) as [Local, Local];
-    const mapRow = builder.mapTiles(map, source, across, pitch);
+    const mapRow = builder.mapping(tilesToPlaces(scheme, map, source, across, pitch));
     const tileRow = side * source.rowPitch;
     const written = bytesOf(across, source.channels);
     return sequence(
@@ -270,6 +268,16 @@ function filterGradientProgram(
     outPitch: bytesOf(outputs),
     accumulate: true,
     relaxed: settings.relaxed,
+  };
+  const filterBack: TileMapping = {
+    rowMap: transpose(maps.filter),
+    columnMap: transpose(maps.filter),
+    tiles: 1,
+    vectors: channels * outputs / 4,
+    load: (row, column) => (scheme.size * row + column) * pitches[2],
+    store: (row, column) => (3 * row + column) * pitches[2],
+    sourceStep: 0,
+    targetStep: 0,
   };
   run.add(
     memory.fill(sums, 0, places * pitches[2]),
@@ -302,35 +310,7 @@ function filterGradientProgram(
         set(up, i32.add(up, images * bytesOf(height.output, width.output, outputs))),
       ),
     ),
-    call(mapFilterBack(builder, channels * outputs), sums, filter),
+    call(builder.mapping(filterBack), sums, filter),
   );
   return builder.program();
-}
-
-/** A function (sums, filter): maps the places [place][numbers] back to taps [tap][numbers]. */
-function mapFilterBack(
-  { module, settings, scheme: { size, maps } }: WinogradBuilder,
-  numbers: number,
-): number {
-  const mapping = module.function(undefined, ["i32", "i32"]);
-  const [sums, filter] = mapping.params as [Local, Local];
-  const vector = mapping.local("i32");
-  const mapper = new TileMapper(mapping, settings.relaxed);
-  const pitch = bytesOf(numbers);
-  const body = mapper.square(
-    transpose(maps.filter),
-    (row, column) => v128.load(sums, (size * row + column) * pitch),
-    (row, column, value) => v128.store(filter, value, (3 * row + column) * pitch),
-  );
-  mapping.add(
-    mapper.constants(),
-    countUp(
-      vector,
-      0,
-      numbers / 4,
-      1,
-      sequence(body, set(sums, i32.add(sums, 16)), set(filter, i32.add(filter, 16))),
-    ),
-  );
-  return mapping.index;
 }

@@ -7,6 +7,7 @@ import {
   type Local,
   memory,
   ModuleBuilder,
+  type Operand,
   sequence,
   set,
   v128,
@@ -102,6 +103,31 @@ export interface TileSource {
   readonly imagePitch: number;
 }
 
+/** Maps between tiles in memory; offsets in bytes. */
+export interface TileMapping {
+  readonly rowMap: Matrix;
+  readonly columnMap: Matrix;
+  readonly tiles: number;
+  /** Vectors per tile and place. */
+  readonly vectors: number;
+  readonly load: (row: number, column: number) => number;
+  /** Null for what is not there. */
+  readonly store: (row: number, column: number) => number | null;
+  /** From a tile to the next. */
+  readonly sourceStep: number;
+  readonly targetStep: number;
+}
+
+/** Which taps of a filter are mapped how, and the place of each result. */
+export interface FilterMapping {
+  readonly rows: readonly number[];
+  readonly columns: readonly number[];
+  readonly rowMap: Matrix;
+  readonly columnMap: Matrix;
+  readonly place: (row: number, column: number) => number;
+}
+
+/** Writes programs; its functions are those of one scheme. */
 export class WinogradBuilder {
   readonly module = new ModuleBuilder();
   readonly run = this.module.function("run", ["i32", "i32", "i32", "i32"]);
@@ -153,79 +179,95 @@ export class WinogradBuilder {
     return { channels, rowPitch, imagePitch, from, prepare: call(copy.index, at, from, images) };
   }
 
-  /** A function (source, target): maps a row of `count` tiles of side `map[0].length`, to [place][tile][channel], places `pitch` apart. */
-  mapTiles(map: Matrix, { channels, rowPitch }: TileSource, count: number, pitch: number): number {
+  /** A function (source, target): maps neighbouring tiles, vectors of numbers being next to each other in both. */
+  mapping({ rowMap, columnMap, tiles, vectors, load, store, sourceStep, targetStep }: TileMapping): number {
     const mapping = this.module.function(undefined, ["i32", "i32"]);
     const [source, target] = mapping.params as [Local, Local];
     const [tile, vector] = [mapping.local("i32"), mapping.local("i32")];
     const mapper = new TileMapper(mapping, this.settings.relaxed);
-    const body = mapper.square(
-      map,
-      (row, column) => v128.load(source, row * rowPitch + bytesOf(column, channels)),
-      (row, column, value) => v128.store(target, value, (row * map.length + column) * pitch),
+    const body = mapper.tile(
+      rowMap,
+      columnMap,
+      (row, column) => v128.load(source, load(row, column)),
+      (row, column, value) => {
+        const offset = store(row, column);
+        return offset === null ? sequence() : v128.store(target, value, offset);
+      },
     );
     mapping.add(
       mapper.constants(),
       countUp(
         tile,
         0,
-        count,
+        tiles,
         1,
         sequence(
           countUp(
             vector,
             0,
-            channels / 4,
+            vectors,
             1,
             sequence(body, set(source, i32.add(source, 16)), set(target, i32.add(target, 16))),
           ),
-          set(source, i32.add(source, bytesOf(this.scheme.outputs - 1, channels))),
+          set(source, i32.add(source, sourceStep - 16 * vectors)),
+          set(target, i32.add(target, targetStep - 16 * vectors)),
         ),
       ),
     );
     return mapping.index;
   }
 
-  /** A function (source, target): maps `count` tiles back to pixels, of which `height` x `width` of each tile exist. */
-  mapBack(
-    channels: number,
-    pitch: number,
-    rowPitch: number,
-    height: number,
-    width: number,
-    count: number,
+  /**
+   * A function (filter, target): maps taps of a filter [3, 3, inner, columns] to [place][block of columns][depth][columns of the
+   * block], the rows from `start` on of the depth.
+   */
+  mapFilter(
+    { rows, columns: across, rowMap, columnMap, place }: FilterMapping,
+    inner: number,
+    columns: number,
+    depth = inner,
+    start = 0,
   ): number {
     const mapping = this.module.function(undefined, ["i32", "i32"]);
-    const [source, target] = mapping.params as [Local, Local];
-    const [tile, vector] = [mapping.local("i32"), mapping.local("i32")];
+    const [filter, target] = mapping.params as [Local, Local];
+    const [block, row, source, written] = [0, 1, 2, 3].map(() => mapping.local("i32")) as [
+      Local,
+      Local,
+      Local,
+      Local,
+    ];
     const mapper = new TileMapper(mapping, this.settings.relaxed);
-    const body = mapper.square(
-      this.scheme.maps.output,
-      (row, column) => v128.load(source, (row * this.scheme.size + column) * pitch),
-      (row, column, value) =>
-        row < height && column < width
-          ? v128.store(target, value, row * rowPitch + bytesOf(column, channels))
-          : sequence(),
-    );
-    mapping.add(
-      mapper.constants(),
-      countUp(
-        tile,
+    const loops = columnBlocks(columns).map(({ count, vectors }) => {
+      const vector = sequence(
+        mapper.tile(
+          rowMap,
+          columnMap,
+          (tapRow, tap) => v128.load(source, bytesOf(3 * rows[tapRow]! + across[tap]!, inner, columns)),
+          (placeRow, placeColumn, value) =>
+            v128.store(written, value, bytesOf(place(placeRow, placeColumn), depth, columns)),
+        ),
+        set(source, i32.add(source, 16)),
+        set(written, i32.add(written, 16)),
+      );
+      const line = sequence(
+        ...Array.from({ length: vectors }, () => vector),
+        set(source, i32.add(source, bytesOf(columns) - 16 * vectors)),
+      );
+      return countUp(
+        block,
         0,
         count,
         1,
         sequence(
-          countUp(
-            vector,
-            0,
-            channels / 4,
-            1,
-            sequence(body, set(source, i32.add(source, 16)), set(target, i32.add(target, 16))),
-          ),
-          set(target, i32.add(target, bytesOf(this.scheme.outputs - 1, channels))),
+          set(source, filter),
+          set(written, i32.add(target, 16 * vectors * start)),
+          countUp(row, 0, inner, 1, line),
+          set(filter, i32.add(filter, 16 * vectors)),
+          set(target, i32.add(target, 16 * vectors * depth)),
         ),
-      ),
-    );
+      );
+    });
+    mapping.add(mapper.constants(), ...loops);
     return mapping.index;
   }
 
@@ -234,9 +276,10 @@ export class WinogradBuilder {
     product: (lanes: number) => Product,
     rows: number,
     columns: number,
-    [left, right, out]: readonly [Local, Local, Local],
+    [left, right, out]: readonly [Operand, Operand, Operand],
     [leftPlace, rightPlace, outPlace]: readonly [number, number, number],
     rightBlock: (lanes: number) => number,
+    places = this.scheme.places,
   ): Code {
     const [place, n, a, b, o] = this.locals(5) as [Local, Local, Local, Local, Local];
     const blocks = columnBlocks(columns).map((block) => {
@@ -271,7 +314,7 @@ export class WinogradBuilder {
       countUp(
         place,
         0,
-        this.scheme.places,
+        places,
         1,
         sequence(
           ...blocks,

@@ -86,29 +86,30 @@ export class TileMapper {
     return sequence(...[...this.#constants].map(([value, local]) => set(local, f32x4.const(value))));
   }
 
-  /** map tile map': loads [columns, columns] of the map, stores [rows, rows]. */
-  square(
-    map: Matrix,
+  /** rowMap tile columnMap': loads a tile of as many rows and columns as the maps have columns, stores as many as they have rows. */
+  tile(
+    rowMap: Matrix,
+    columnMap: Matrix,
     load: (row: number, column: number) => Code,
     store: (row: number, column: number, value: Operand) => Code,
   ): Code {
     this.#used = 0;
-    const [rows, columns] = [map.length, map[0]!.length];
-    const half = map.map(() => Array.from({ length: columns }, () => this.#temporary()));
-    const loaded = Array.from({ length: columns }, () => this.#temporary());
+    const [rows, columns] = [rowMap[0]!.length, columnMap[0]!.length];
+    const half = rowMap.map(() => Array.from({ length: columns }, () => this.#temporary()));
+    const loaded = Array.from({ length: rows }, () => this.#temporary());
     const mark = this.#used;
     const codes: Code[] = [];
     for (let column = 0; column < columns; column++) {
       this.#used = mark;
       codes.push(
         ...loaded.map((local, row) => set(local, load(row, column))),
-        this.#apply(map, loaded, (row, value) => set(half[row]![column]!, value)),
+        this.#apply(rowMap, loaded, (row, value) => set(half[row]![column]!, value)),
       );
     }
-    for (let row = 0; row < rows; row++) {
+    half.forEach((values, row) => {
       this.#used = mark;
-      codes.push(this.#apply(map, half[row]!, (column, value) => store(row, column, value)));
-    }
+      codes.push(this.#apply(columnMap, values, (column, value) => store(row, column, value)));
+    });
     return sequence(...codes);
   }
 

@@ -1,0 +1,199 @@
+/**
+ * 3 x 3 convolutions of stride 2 by Winograd's minimal filtering. Along an axis the even taps 0 and 2 read pixels of one parity, tap 1
+ * those of the other: a convolution of stride 1 with 2 taps and one with 1 tap, whose results add up. Both are mapped to the same
+ * places, those of F(4, 2); the single tap has nothing at the last place, infinity. So 4 x 4 outputs cost (2 * 4 + 1)^2 = 81 products
+ * instead of 144, 3 x 3 outputs 49 instead of 81.
+ */
+import { call, type Code, countUp, i32, type Local, sequence, set } from "../wasm/mod.ts";
+import type { ConvolutionGeometry } from "./_convolution_engine.ts";
+import { FLOAT, type Product } from "./_convolution_kernels.ts";
+import {
+  bytesOf,
+  type ConvolutionGenerator,
+  type ConvolutionProgram,
+  type GeneratorSettings,
+} from "./_convolution_program.ts";
+import { filterGradientProgram, gradientCells, inputGradientProgram } from "./_strided_gradients.ts";
+import {
+  lastRowApart,
+  mapBlock,
+  pixelsToSlot,
+  placeOf,
+  productsOf,
+  readAxis,
+  rowOfTiles,
+  schemeFor,
+  slotsOf,
+} from "./_strided_tiles.ts";
+import { blocksOf, eachRow, type Scheme, WinogradBuilder } from "./_winograd_builder.ts";
+
+/** With fewer tiles mapping the filter costs more than what is saved. */
+const LEAST_TILES = 16;
+
+/** Makes programs for what gains: enough channels to outweigh the maps, images that tiles cover without much waste. */
+export const stridedWinogradConvolution: ConvolutionGenerator = (product, geometry, settings) => {
+  const { kind, axes, batch, channels, outputs } = geometry;
+  const fits = axes.every(({ kernel, stride, dilation }) => kernel === 3 && stride === 2 && dilation === 1);
+  if (kind !== "regular" || !fits) return null;
+  if (channels % 4 !== 0 || outputs % 4 !== 0 || channels < 8 || outputs < 8) return null;
+  const sizes = axes.map((axis) => product === "inputGradient" ? gradientCells(axis) : axis.output) as [
+    number,
+    number,
+  ];
+  const scheme = schemeFor(...sizes);
+  const tiles = batch * sizes.reduce((product, size) => product * Math.ceil(size / scheme.outputs), 1);
+  const direct = axes.reduce((work, { input, output }, axis) => {
+    return work * 3 * (product === "inputGradient" ? Math.min(input / 2, sizes[axis]!) : output);
+  }, 1);
+  if (1.25 * productsOf(scheme, ...sizes) > direct || tiles < LEAST_TILES) return null;
+  if (product === "forward") return forwardProgram(scheme, geometry, settings);
+  if (product === "inputGradient") return inputGradientProgram(scheme, geometry, settings);
+  return filterGradientProgram(scheme, geometry, settings);
+};
+
+function forwardProgram(
+  scheme: Scheme,
+  { batch, axes, channels, outputs }: ConvolutionGeometry,
+  settings: GeneratorSettings,
+): ConvolutionProgram {
+  const [height, width] = axes;
+  const { outputs: side, size, places, maps } = scheme;
+  const builder = new WinogradBuilder(scheme, settings);
+  const { run } = builder;
+  const [input, filter, output] = builder.parameters;
+  const depth = 4 * channels;
+  const blocks = blocksOf(scheme, batch, height.output, width.output, depth + outputs);
+  const { images, parts, rows, columns: across, tiles } = blocks;
+  const place = placeOf(scheme);
+  const mappedFilter = builder.scratch(bytesOf(places, depth, outputs));
+  for (const { rows, columns, slot } of slotsOf(scheme)) {
+    const mapping = {
+      rows: rows.taps,
+      columns: columns.taps,
+      rowMap: rows.filter,
+      columnMap: columns.filter,
+      place,
+    };
+    const map = builder.mapFilter(mapping, channels, outputs, depth, slot * channels);
+    run.add(call(map, filter, mappedFilter));
+  }
+  const [at, to, image, part, from, onto] = builder.locals(6) as [Local, Local, Local, Local, Local, Local];
+  run.add(set(at, input), set(to, output));
+  const source = builder.source([readAxis(scheme, height), readAxis(scheme, width)], channels, images, at);
+  const [leftPlace, rightPlace, outPlace] = [
+    bytesOf(tiles, depth),
+    bytesOf(depth, outputs),
+    bytesOf(tiles, outputs),
+  ];
+  const [mapped, sums] = [builder.scratch(places * leftPlace), builder.scratch(places * outPlace)];
+  const slotMaps = slotsOf(scheme).map((slot) =>
+    builder.mapping(pixelsToSlot(scheme, slot, source, across, leftPlace))
+  );
+
+  // Over the slots that are something at the places of a run.
+  const finite = size - 1;
+  const all = (count: number) => (lanes: number) => [{ count, left: FLOAT, right: bytesOf(lanes) }];
+  const runs = [
+    { from: 0, count: finite * finite, levels: all(depth) },
+    { from: finite * finite, count: finite, levels: all(2 * channels) },
+    {
+      from: finite * size,
+      count: finite,
+      levels: (lanes: number) => [
+        { count: 2, left: bytesOf(2, channels), right: bytesOf(2, channels, lanes) },
+        ...all(channels)(lanes),
+      ],
+    },
+    { from: finite * (size + 1), count: 1, levels: all(channels) },
+  ];
+  const products = runs.map(({ from, count, levels }) =>
+    builder.products(
+      (lanes): Product => ({
+        levels: levels(lanes),
+        leftPitch: bytesOf(depth),
+        outPitch: bytesOf(outputs),
+        accumulate: false,
+        relaxed: settings.relaxed,
+      }),
+      tiles,
+      outputs,
+      [
+        i32.add(mapped, from * leftPlace),
+        i32.add(mappedFilter, from * rightPlace),
+        i32.add(sums, from * outPlace),
+      ],
+      [leftPlace, rightPlace, outPlace],
+      (lanes) => bytesOf(depth, lanes),
+      count,
+    )
+  );
+  const targetRow = bytesOf(width.output, outputs);
+  const backRow = (existing: number): Code =>
+    sequence(
+      ...rowOfTiles(width.output, side).map(({ tile, count, existing: columns }) => {
+        const mapping = builder.mapping({
+          rowMap: maps.output,
+          columnMap: maps.output,
+          tiles: count,
+          vectors: outputs / 4,
+          load: (row, column) => place(row, column) * outPlace,
+          store: (row, column) =>
+            row < existing && column < columns ? row * targetRow + bytesOf(column, outputs) : null,
+          sourceStep: bytesOf(outputs),
+          targetStep: bytesOf(side, outputs),
+        });
+        return call(
+          mapping,
+          i32.add(from, bytesOf(tile, outputs)),
+          i32.add(onto, bytesOf(tile * side, outputs)),
+        );
+      }),
+    );
+  run.add(countUp(
+    image,
+    0,
+    batch / images,
+    1,
+    sequence(
+      source.prepare,
+      countUp(
+        part,
+        0,
+        parts,
+        1,
+        sequence(
+          mapBlock(
+            builder,
+            blocks,
+            part,
+            { ...source, tileRow: 2 * side * source.rowPitch },
+            mapped,
+            bytesOf(across, depth),
+            slotMaps,
+          ),
+          ...products,
+          set(from, sums),
+          set(onto, i32.add(to, i32.mul(part, rows * side * targetRow))),
+          eachRow(
+            builder,
+            blocks,
+            [
+              { local: from, row: bytesOf(across, outputs), image: rows * bytesOf(across, outputs) },
+              { local: onto, row: side * targetRow, image: height.output * targetRow },
+            ],
+            lastRowApart(
+              blocks,
+              part,
+              backRow,
+              height.output - side * (Math.ceil(height.output / side) - 1),
+              side,
+            ),
+          ),
+        ),
+      ),
+      set(at, i32.add(at, images * bytesOf(height.input, width.input, channels))),
+      set(to, i32.add(to, images * height.output * targetRow)),
+    ),
+  ));
+  return builder.program();
+}

@@ -152,7 +152,15 @@ function interpretedGradients(
       epsilon: layer.epsilon,
       ...(movingMoments && { movingMoments }),
     });
-  return tf.grads(whole)([x, ...rest.slice(0, layer.vectors.length)], dy);
+  const inputs: tf.Tensor[] = [x, ...rest.slice(0, layer.vectors.length)];
+  // `tf.grads` would throw where the layer depends on none of its inputs, or not on one of them.
+  const { grads } = tf.engine().gradients(
+    () => whole(inputs[0]!, ...inputs.slice(1)),
+    inputs,
+    dy as tf.Tensor4D,
+    true,
+  );
+  return grads.map((gradient, index) => gradient as tf.Tensor | undefined ?? tf.zerosLike(inputs[index]!));
 }
 
 function named({ vectors }: CompiledLayer, values: tf.Tensor[]): LayerVectors {

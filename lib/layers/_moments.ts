@@ -76,8 +76,11 @@ export function variance(x: tf.Tensor4D, axes: IndexSet, groups: number): tf.Ten
       save([x, centre]);
       return average(tf.squaredDifference(x, centre), axes, groups);
     },
-    (dy, [input, centre]) => [
-      tf.mul(tf.sub(input!, centre!), tf.mul(gatherGroup(dy, axes, groups), 2 / count)),
-    ],
+    (dy, [input, saved]) => {
+      // The saved mean is a constant, which it may not be when this gradient is differentiated again.
+      const again = tf.engine().state.gradientDepth > 0;
+      const centre = again ? average(input as tf.Tensor4D, axes, groups) : saved!;
+      return [tf.mul(tf.sub(input!, centre), tf.mul(gatherGroup(dy, axes, groups), 2 / count))];
+    },
   );
 }

@@ -6,6 +6,7 @@ import * as tf from "@tensorflow/tfjs";
 import { registerConvolutionGradients } from "./conv_gradients.ts";
 import type { BackendDriver, BackendName, BackendOptions, BackendRecord } from "./_driver.ts";
 import { registerExtremumGradients } from "./_extremum_gradients.ts";
+import { mendSavedOutputs } from "./_saved_outputs.ts";
 import { tensorflow } from "./_tensorflow.ts";
 import { wasm } from "./_wasm.ts";
 import { webgpu } from "./_webgpu.ts";
@@ -78,6 +79,7 @@ async function choose(name: BackendName | "auto", options: BackendOptions): Prom
   if (reason !== null) throw new Error(`Cannot use the backend '${wanted}': ${reason}`);
   await driver.register(options);
   registerExtremumGradients();
+  mendSavedOutputs();
   registerConvolutionGradients();
   const started = await tf.setBackend(wanted);
   if (!started || tf.getBackend() !== wanted) {

@@ -1,6 +1,7 @@
 /** Training and testing an image classifier. */
 import * as tf from "@tensorflow/tfjs";
 import { variableGradients } from "../tensor/mod.ts";
+import { crossEntropy } from "./cross_entropy.ts";
 import type { Schedule } from "./schedule.ts";
 import { Sgd, type SgdOptions, type Trainable } from "./sgd.ts";
 
@@ -15,7 +16,7 @@ export interface LabelledBatch {
 }
 
 /** A batch on the backend: images [size, height, width, channels], labels [size]. */
-function upload(
+export function upload(
   { images, labels, size, height, width, channels }: LabelledBatch,
 ): [tf.Tensor4D, tf.Tensor1D] {
   return [tf.tensor4d(images, [size, height, width, channels]), tf.tensor1d(labels, "int32")];
@@ -25,12 +26,6 @@ function upload(
 export interface Classifier {
   readonly parameters: readonly Trainable[];
   forward(x: tf.Tensor4D, training: boolean): tf.Tensor2D;
-}
-
-/** Mean softmax cross-entropy [] of logits [n, classes], targets smoothed to (1 - s) * onehot + s / classes. */
-export function crossEntropy(logits: tf.Tensor2D, labels: tf.Tensor1D, smoothing = 0): tf.Scalar {
-  const targets = tf.oneHot(labels, logits.shape[1]);
-  return tf.losses.softmaxCrossEntropy(targets, logits, undefined, smoothing) as tf.Scalar;
 }
 
 /** Settings of {@linkcode trainClassifier}. */

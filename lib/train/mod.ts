@@ -8,7 +8,6 @@
  */
 export {
   type Classifier,
-  crossEntropy,
   evaluateClassifier,
   type Evaluation,
   type LabelledBatch,
@@ -17,5 +16,13 @@ export {
   type TrainResult,
   trainStep,
 } from "./classifier.ts";
+export { crossEntropy } from "./cross_entropy.ts";
 export { constant, cosine, type Schedule } from "./schedule.ts";
+export {
+  type GradientNorm,
+  gradientNorm,
+  type StabilityOptions,
+  type StabilityResult,
+  stabilityTest,
+} from "./stability.ts";
 export { Sgd, type SgdOptions, type Trainable } from "./sgd.ts";

@@ -1,0 +1,157 @@
+/** The stability test of EvoNorm's search: how far a network's gradients can be driven. */
+import * as tf from "@tensorflow/tfjs";
+
+/** Settings of {@linkcode stabilityTest}. The paper states `steps` and `limit`, not the rate. */
+export interface StabilityOptions {
+  /** Most steps of ascent. Default 100, the paper's. */
+  steps?: number;
+  /**
+   * What the parameters move by per step and unit of dn/dtheta. Default 0.1, the learning rate of the paper's proxy training: the ascent
+   * strides through the parameters as training does, and layers that can blow up do so within tens of steps.
+   */
+  rate?: number;
+  /** The norm above which a network is rejected. Default 1e8, the paper's. Float32 squares reach to 1e19. */
+  limit?: number;
+  signal?: AbortSignal;
+}
+
+/** What a stability test found. */
+export interface StabilityResult {
+  /** The norm of the loss gradient before each step and after the last; ends with the first above the limit. */
+  readonly norms: readonly number[];
+  /** The loss at the same parameters. */
+  readonly losses: readonly number[];
+  /** The index of the norm that is not at most the limit (NaN is not); null if all are. */
+  readonly firstAboveLimit: number | null;
+  readonly rejected: boolean;
+  /** What the test cost, in seconds. */
+  readonly seconds: number;
+}
+
+/**
+ * What {@linkcode gradientNorm} measures; gradients in the order of the variables, zero where nothing depends on one. An alias, since
+ * tf.tidy takes no interface for a container of tensors.
+ */
+export type GradientNorm = {
+  /** n = ||dL/dtheta||, []. */
+  norm: tf.Scalar;
+  /** L, []. */
+  loss: tf.Scalar;
+  /** dL/dtheta. */
+  gradients: tf.Tensor[];
+  /** dn/dtheta: where the norm grows. */
+  direction: tf.Tensor[];
+};
+
+/**
+ * Climbs the norm of the loss gradient, n(theta) = ||dL/dtheta||, to see whether it can be driven beyond a limit:
+ * theta <- theta + rate * dn/dtheta, by differentiating twice. A layer whose gradients explode somewhere near would fail in some network
+ * or some training, so a search rejects it (Liu, Brock, Simonyan, Le 2020, section 4.3: the worst case, beside the quality test's average).
+ *
+ * `loss` computes L [] from the variables by operations that can be differentiated twice, and draws nothing at random. A norm of 0 has no
+ * direction and ends the test. The variables are put back as they were, moving statistics too if they are among `restored`.
+ *
+ * @example
+ * ```ts
+ * import * as tf from "@tensorflow/tfjs";
+ * import { useBackend } from "@normlab/normlab/tensor";
+ * import { stabilityTest } from "@normlab/normlab/train";
+ * await useBackend("wasm");
+ * const w = tf.variable(tf.tensor1d([0.5, 2]));
+ * const { norms, rejected } = await stabilityTest(() => tf.sum(tf.pow(w, 4)), [w], { steps: 50 });
+ * console.log(rejected, norms.length); // true 3: the slope of a fourth power runs away
+ * ```
+ * @throws {RangeError} if an option is out of range
+ */
+export async function stabilityTest(
+  loss: () => tf.Scalar,
+  variables: readonly tf.Variable[],
+  options: StabilityOptions & { restored?: readonly tf.Variable[] } = {},
+): Promise<StabilityResult> {
+  const { steps = 100, rate = 0.1, limit = 1e8, signal, restored = variables } = options;
+  checkOptions(steps, rate, limit);
+  const start = performance.now();
+  const initial = restored.map((variable) => variable.clone());
+  const norms: number[] = [];
+  const losses: number[] = [];
+  let firstAboveLimit: number | null = null;
+  try {
+    for (let step = 0; step <= steps; step++) {
+      signal?.throwIfAborted();
+      const last = step === steps;
+      const ascent = gradientNorm(loss, variables, { direction: !last });
+      try {
+        const [norm] = await ascent.norm.data();
+        norms.push(norm!);
+        losses.push((await ascent.loss.data())[0]!);
+        if (!(norm! <= limit)) firstAboveLimit = step;
+        if (firstAboveLimit !== null || norm === 0) break;
+        if (!last) climb(variables, ascent.direction, rate);
+      } finally {
+        tf.dispose(ascent);
+      }
+    }
+  } finally {
+    restored.forEach((variable, index) => variable.assign(initial[index]!));
+    tf.dispose(initial);
+  }
+  return {
+    norms,
+    losses,
+    firstAboveLimit,
+    rejected: firstAboveLimit !== null,
+    seconds: (performance.now() - start) / 1000,
+  };
+}
+
+/**
+ * The l2 norm over all variables of the gradient of `loss`, n = sqrt(sum (dL/dtheta)^2), and the gradient of that norm, dn/dtheta.
+ * Without `direction` it is not computed, and the list of it is empty.
+ */
+export function gradientNorm(
+  loss: () => tf.Scalar,
+  variables: readonly tf.Variable[],
+  { direction = true }: { direction?: boolean } = {},
+): GradientNorm {
+  return tf.tidy(() => {
+    let inner!: { value: tf.Scalar; gradients: tf.Tensor[] };
+    const norm = () => {
+      inner = gradientsOf(loss, variables);
+      // What the function computes on the way would go with it.
+      tf.keep(inner.value);
+      for (const gradient of inner.gradients) tf.keep(gradient);
+      return tf.sqrt(tf.addN(inner.gradients.map((gradient) => tf.sum(tf.square(gradient))))) as tf.Scalar;
+    };
+    const outer = direction ? gradientsOf(norm, variables) : { value: norm(), gradients: [] };
+    return { norm: outer.value, loss: inner.value, gradients: inner.gradients, direction: outer.gradients };
+  });
+}
+
+/** The value of `f` and its gradients; `tf.variableGrads` throws where it depends on none of the variables. */
+function gradientsOf(f: () => tf.Scalar, variables: readonly tf.Variable[]) {
+  const { value, grads } = tf.engine().gradients(f, [...variables], undefined, true);
+  return {
+    value,
+    gradients: grads.map((gradient, index) =>
+      gradient as tf.Tensor | undefined ?? tf.zerosLike(variables[index]!)
+    ),
+  };
+}
+
+function climb(variables: readonly tf.Variable[], direction: readonly tf.Tensor[], rate: number): void {
+  variables.forEach((variable, index) =>
+    tf.tidy(() => variable.assign(tf.add(variable, tf.mul(direction[index]!, rate))))
+  );
+}
+
+function checkOptions(steps: number, rate: number, limit: number): void {
+  const check = (name: string, wanted: string, holds: boolean, value: number) => {
+    if (!holds) {
+      throw new RangeError(`Cannot test stability as '${name}' must be ${wanted}: current value is ${value}`);
+    }
+  };
+  check("steps", "a whole number of at least 0", Number.isInteger(steps) && steps >= 0, steps);
+  check("rate", "a finite number above 0", Number.isFinite(rate) && rate > 0, rate);
+  // Norms are roots of sums of squares in float32: beyond this they are infinite.
+  check("limit", "a number above 0 and at most 1e19", limit > 0 && limit <= 1e19, limit);
+}

@@ -42,14 +42,11 @@ export function constraintTest(
   const { noBatchStatistics = false, required = [], forbidden = [], leastNodes = 1, mostNodes = nodes } =
     constraints;
   for (const name of [...required, ...forbidden]) requireOperation(name);
-  if (!(Number.isInteger(leastNodes) && Number.isInteger(mostNodes) && leastNodes <= mostNodes)) {
+  const whole = Number.isInteger(leastNodes) && Number.isInteger(mostNodes);
+  if (!whole || leastNodes > mostNodes || leastNodes > nodes || mostNodes < 1) {
     throw new RangeError(
-      `Cannot constrain graphs as 'leastNodes' must be at most 'mostNodes', both whole numbers: current bounds are ${leastNodes} and ${mostNodes}`,
-    );
-  }
-  if (leastNodes > nodes || mostNodes < 1) {
-    throw new RangeError(
-      `Cannot constrain graphs as the bounds must allow 1 to ${nodes} active nodes: current bounds are ${leastNodes} and ${mostNodes}`,
+      `Cannot constrain graphs as 'leastNodes' must be at most 'mostNodes', whole numbers within 1 to ${nodes}: ` +
+        `current bounds are ${leastNodes} and ${mostNodes}`,
     );
   }
   const contradiction = required.find((name) =>

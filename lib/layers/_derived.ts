@@ -6,20 +6,16 @@
  * combined before they meet a pixel. Nothing of the size of x is kept between the passes but x itself.
  */
 import * as tf from "@tensorflow/tfjs";
-import type { PublishedLayer } from "../graph/mod.ts";
+import type { VectorName } from "../compile/mod.ts";
 import { differentiable } from "../tensor/mod.ts";
 import { currentDevice, type Device, type Handle } from "./_derived_device.ts";
 import { Execution, type Sizes } from "./_derived_execute.ts";
-import { interpretLayer, type LayerInputs, type LayerOptions } from "./_derived_interpreted.ts";
 import { type Plan, plan } from "./_derived_plan.ts";
-import {
-  type DerivedProgram,
-  derivedProgram,
-  type ProgramOptions,
-  type VectorName,
-} from "./_derived_program.ts";
+import { type DerivedProgram, derivedProgram, type ProgramOptions } from "./_derived_program.ts";
+import { interpretLayer } from "./_interpreted.ts";
+import type { LayerInputs, LayerOptions, LayerParts } from "./_layer_inputs.ts";
 
-type Layer = Pick<PublishedLayer, "graph" | "post">;
+type Layer = LayerParts;
 
 interface Compiled {
   readonly program: DerivedProgram;
@@ -41,17 +37,17 @@ export function derivedLayer(layer: Layer, inputs: LayerInputs, options: LayerOp
   const device = currentDevice();
   check(inputs, options);
   const { x } = inputs;
-  const { statistics, onBatchMoment, groups, epsilon } = options;
+  const { movingMoments, onBatchMoment, groups, epsilon } = options;
   const [samples, height, width, channels] = x.shape;
   const sizes: Sizes = { samples, pixels: height * width, channels, groups, epsilon };
-  const mode = statistics ? "inference" : "training";
+  const mode = movingMoments ? "inference" : "training";
   const { program, vectors, forward, backward } = compiled(layer, {
     mode,
     epsilon,
     count: x.size / channels,
   });
   const read = vectors.filter((name) => inputs.vectors[name] !== undefined);
-  const moving = new Map([...statistics ?? []].map(([node, moment]) => [`statistic${node}`, moment]));
+  const moving = new Map([...movingMoments ?? []].map(([node, moment]) => [`statistic${node}`, moment]));
 
   /** The tensors of a plan's inputs by name. */
   const give = (execution: Execution, { given }: Plan, tensors: ReadonlyMap<string, tf.Tensor>): void => {

@@ -11,18 +11,13 @@ import {
   layerForward,
   type LayerGraph,
   type Mode,
-  type PublishedLayer,
   statisticName,
 } from "../graph/mod.ts";
+import { isRelu, type VectorName, vectorNames } from "../compile/mod.ts";
+import type { LayerParts } from "./_layer_inputs.ts";
 import { combined } from "./_derived_sums.ts";
 import { type Term, Terms } from "./_derived_terms.ts";
 import { CHANNEL, FULL, isFull, overPixels, type Value, Values } from "./_derived_values.ts";
-
-/** The trained vectors that a layer may read. */
-export const vectorNames = ["v0", "v1", "gamma", "beta", "tau"] as const;
-
-/** The name of a trained vector. */
-export type VectorName = typeof vectorNames[number];
 
 /** A layer's values and which of them are asked for, by index. */
 export interface DerivedProgram {
@@ -45,13 +40,7 @@ export interface ProgramOptions {
   readonly count: number;
 }
 
-type Layer = Pick<PublishedLayer, "graph" | "post">;
-
-/** Whether a graph is max(x, 0) as it is written in the published layers. */
-export function isRelu({ nodes }: LayerGraph): boolean {
-  const [node] = nodes;
-  return nodes.length === 1 && node?.op === "Max" && node.inputs[0] === 0 && node.inputs[1] === 1;
-}
+type Layer = LayerParts;
 
 /**
  * The program of `y = post(gamma * graph(x) + beta)` and its gradients. A post graph max(x, 0) is the ReLU of libraries, with

@@ -10,6 +10,7 @@ import {
 } from "../graph/mod.ts";
 import { isRelu } from "../compile/mod.ts";
 import { compiledLayer, compiles } from "./_compiled.ts";
+import { derivedLayer } from "./_derived.ts";
 import { fusedBatchNorm } from "./_fused_batch_norm.ts";
 import { interpretLayer } from "./_interpreted.ts";
 import type { LayerOptions, LayerVectors } from "./_layer_inputs.ts";
@@ -29,8 +30,8 @@ export interface NormActivationOptions {
   /** Overrides the layer's epsilon (1e-5 unless published otherwise). */
   epsilon?: number;
   /**
-   * `compiled`: as fused kernels, forward and backward one each, on backends that have them (wasm, webgpu). `interpreted`: operation by
-   * operation, the specification. Default compiled.
+   * `compiled`: forward and backward as one fused kernel each (wasm, webgpu) or as few blocked operations (tensorflow). `interpreted`:
+   * operation by operation, the specification. Default compiled.
    */
   evaluation?: "compiled" | "interpreted";
 }
@@ -125,8 +126,7 @@ export class NormActivation {
         vector !== null
       ),
     );
-    const evaluate = !this.#interpreted && compiles() ? compiledLayer : interpretLayer;
-    return evaluate(this.layer, { x, vectors }, options);
+    return evaluation(this.#interpreted)(this.layer, { x, vectors }, options);
   }
 
   /** Batch norm, with ReLU or without, as the tensorflow backend has it in one operation; null elsewhere. */
@@ -144,6 +144,13 @@ export class NormActivation {
     const moving = this.#moments.get(node)!;
     moving.assign(tf.add(tf.mul(moving, this.decay), tf.mul(moment, 1 - this.decay)));
   }
+}
+
+/** How layers are evaluated on the backend in use. */
+function evaluation(interpreted: boolean): typeof interpretLayer {
+  if (interpreted) return interpretLayer;
+  if (compiles()) return compiledLayer;
+  return tf.getBackend() === "tensorflow" ? derivedLayer : interpretLayer;
 }
 
 /** Whether an intermediate node on a path to the output reads the initial node `index`. */

@@ -21,8 +21,9 @@ import {
 } from "../../lib/graph/mod.ts";
 import { derivedLayer } from "../../lib/layers/_derived.ts";
 import { blocksOf } from "../../lib/layers/_derived_execute.ts";
-import { interpretLayer, type LayerOptions } from "../../lib/layers/_derived_interpreted.ts";
-import { type VectorName, vectorNames } from "../../lib/layers/_derived_program.ts";
+import { interpretLayer } from "../../lib/layers/_interpreted.ts";
+import type { LayerOptions } from "../../lib/layers/_layer_inputs.ts";
+import { type VectorName, vectorNames } from "../../lib/compile/mod.ts";
 import { availableBackends, readSafetensors, stream, useBackend } from "../../lib/tensor/mod.ts";
 import { compare, type Comparison } from "../../tools/golden/report.ts";
 
@@ -72,7 +73,7 @@ function evaluate(
     const given = Object.fromEntries(names.map((name, k) => [name, rest[k] as tf.Tensor1D]));
     const output = by(layer, { x: image as tf.Tensor4D, vectors: given }, {
       ...options,
-      ...(!options.statistics && {
+      ...(!options.movingMoments && {
         onBatchMoment: (node: number, moment: tf.Tensor1D) =>
           moments[`moment${node}`] = moment.dataSync<"float32">(),
       }),
@@ -129,7 +130,7 @@ test("the published layers equal the reference values in training and inference"
       );
       const options = { groups, epsilon: index.eps };
       const training = evaluate(derivedLayer, layer, given, options);
-      const inference = evaluate(derivedLayer, layer, given, { ...options, statistics: running });
+      const inference = evaluate(derivedLayer, layer, given, { ...options, movingMoments: running });
       const measured: Record<string, Float32Array | undefined> = {
         y_train: training.y,
         dx: training.dx,
@@ -192,7 +193,7 @@ test("the reference graphs: values, gradients, inference after one step, and fin
         comparisons.push(compare(`${set}/${golden.id}/finite`, [Number(finite)], [Number(expected)], [1], 0));
         continue;
       }
-      const statistics = new Map(
+      const movingMoments = new Map(
         Object.entries(training).filter(([name]) => name.startsWith("moment")).map(([name, moment]) => {
           const node = Number(name.slice("moment".length));
           const start = bufferStart(graph.nodes[node - first]!.op as Aggregation);
@@ -204,7 +205,7 @@ test("the reference graphs: values, gradients, inference after one step, and fin
       );
       const inference = derivedLayer({ graph }, { x: tf.tensor4d(data("x"), shape), vectors: tensors }, {
         ...options,
-        statistics,
+        movingMoments,
       });
       for (const [kind, values] of Object.entries({ ...training, y_eval: inference.dataSync<"float32">() })) {
         if (kind.startsWith("moment")) continue;
@@ -393,11 +394,11 @@ test("the second derivative is the interpreter's", () => {
 test("no tensor is left behind, in training, inference or when an operation is refused", () => {
   const shape: Shape = [4, 64, 64, 16];
   const at = given(shape);
-  const statistics = new Map([[4, tf.ones<tf.Rank.R1>([16])]]);
+  const movingMoments = new Map([[4, tf.ones<tf.Rank.R1>([16])]]);
   const { binding } = tf.backend() as unknown as { binding: { getNumOfTensors?(): number } };
   const step = () => {
     evaluate(derivedLayer, published["EvoNorm-B0"]!, at, { groups: 4, epsilon: 1e-5 });
-    evaluate(derivedLayer, published["EvoNorm-B0"]!, at, { groups: 4, epsilon: 1e-5, statistics });
+    evaluate(derivedLayer, published["EvoNorm-B0"]!, at, { groups: 4, epsilon: 1e-5, movingMoments });
     evaluate(derivedLayer, published["GN-SiLU"]!, at, { groups: 4, epsilon: 1e-5 });
   };
   const counts = () => [tf.memory().numTensors, tf.memory().numDataBuffers, binding.getNumOfTensors?.()];

@@ -22,7 +22,7 @@ export const runCommand: Command = {
   summary: "Run the trials that are not in the store yet; write figures and tables",
   help: `  --scale smoke|laptop|paper   how much of it (default smoke)
   --backend auto|wasm|tensorflow|webgpu
-                               what computes (default auto: tensorflow if it is set up, else wasm)
+                               what computes (default auto: tensorflow if set up for a GPU, else wasm)
   --workers N                  N processes; 0 for none but this one (default: one per core)
   --option KEY=VALUE           an option of the experiment; may be given several times
   --fresh                      run what is stored again, and replace it

@@ -49,6 +49,15 @@ async function findFiles(): Promise<TensorflowFiles | null> {
   return null;
 }
 
+/** Whether the build for GPUs is there and not declined; false too where its folder cannot be looked at. */
+export async function cudaIsSetUp(): Promise<boolean> {
+  try {
+    return (await findFiles())?.build === "cuda";
+  } catch {
+    return false;
+  }
+}
+
 async function missing(): Promise<string | null> {
   if (loaded !== null) return null;
   try {

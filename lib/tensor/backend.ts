@@ -7,7 +7,7 @@ import { registerConvolutionGradients } from "./conv_gradients.ts";
 import type { BackendDriver, BackendName, BackendOptions, BackendRecord } from "./_driver.ts";
 import { registerExtremumGradients } from "./_extremum_gradients.ts";
 import { mendSavedOutputs } from "./_saved_outputs.ts";
-import { tensorflow } from "./_tensorflow.ts";
+import { cudaIsSetUp, tensorflow } from "./_tensorflow.ts";
 import { wasm } from "./_wasm.ts";
 import { webgpu } from "./_webgpu.ts";
 
@@ -25,7 +25,8 @@ let current: BackendRecord | null = null;
 let queue: Promise<unknown> = Promise.resolve();
 
 /**
- * Makes TensorFlow.js compute on the backend `name`. `auto` takes `tensorflow` if it is set up, else `wasm`.
+ * Makes TensorFlow.js compute on the backend `name`. `auto` takes `tensorflow` if its build for GPUs is set up, else
+ * `wasm`, whose own kernels are the faster ones on a processor.
  * Asking again for the backend in use changes nothing.
  *
  * ```ts
@@ -93,5 +94,5 @@ async function choose(name: BackendName | "auto", options: BackendOptions): Prom
 }
 
 async function best(options: BackendOptions): Promise<BackendName> {
-  return (await drivers.get("tensorflow")?.missing(options)) === null ? "tensorflow" : "wasm";
+  return await cudaIsSetUp() && (await tensorflow.missing(options)) === null ? "tensorflow" : "wasm";
 }

@@ -7,6 +7,7 @@ import {
   evaluateExtended,
   formula,
   type GraphNode,
+  layerDerivative,
   layerForward,
   type LayerGraph,
   type Mode,
@@ -199,6 +200,63 @@ onWebgpu(
       }
     }),
 );
+
+onWebgpu("gradients at kinks, ties, clamps and NaN", () =>
+  withRunner(async (runner) => {
+    const some = [0, -0, 3e-6, -3e-6, 2e-5, -2e-5, 0.3, -0.3, 2, -2];
+    const pairs = some.flatMap((a) => some.map((b) => [a, b] as const));
+    const run = async (layer: Layer, pairs: readonly (readonly [number, number])[]) => {
+      const channels = pairs.length;
+      const inputs: Record<string, Float32Array> = {
+        x: Float32Array.from(pairs, ([a]) => a),
+        dy: Float32Array.from(pairs, (_, index) => 1 + index),
+        v0: Float32Array.from(pairs, ([, b]) => b),
+        v1: new Float32Array(channels).fill(1),
+        gamma: new Float32Array(channels).fill(1),
+        beta: new Float32Array(channels),
+        tau: new Float32Array(channels),
+      };
+      const options: CaseShape = { shape: [1, 1, 1, channels], groups: 1 };
+      const programs = layerPrograms(layer);
+      const schedules = [schedule(programs.forward), schedule(programs.backward)];
+      const outputs = await runner.run(schedules, kernelShape(options), new Map(Object.entries(inputs)));
+      return { inputs, options, outputs };
+    };
+    const graphs: LayerGraph[] = [
+      ...(["Abs", "Log", "Sqrt"] as const).map((op): LayerGraph => ({ nodes: [{ op, inputs: [0] }] })),
+      ...[[0, 2], [2, 0]].map((inputs): LayerGraph => ({ nodes: [{ op: "Div", inputs }] })),
+      { nodes: [{ op: "Max", inputs: [0, 2] }] },
+    ];
+    for (const graph of graphs) {
+      const { inputs, options, outputs } = await run({ graph }, pairs);
+      const due = evaluateExtended(layerDerivative({ graph }), inputs, options);
+      for (const name of ["x", "v0"] as const) {
+        outputs.get(`out:${name}`)?.forEach((value, index) => {
+          const allowed = 2e-6 * Math.abs(due[name][index]!); // a few units in the last place
+          assert.ok(
+            Math.abs(value - due[name][index]!) <= allowed,
+            `d${name} of ${formula(graph)} at ${pairs[index]!}: ${value} is not ${due[name][index]!}`,
+          );
+        });
+      }
+    }
+    // The ReLU of libraries lets nothing through at 0, and a NaN both ways.
+    const relu: LayerGraph = { nodes: [{ op: "Max", inputs: [0, 1] }] };
+    const numbers = [0, -0, 0.3, -0.3, Infinity, -Infinity, NaN].map(Math.fround);
+    const { inputs, outputs } = await run(
+      { graph: { nodes: [{ op: "Neg", inputs: [0] }] }, post: relu },
+      numbers.map((number) => [number, 0] as const),
+    );
+    const unsigned = (values: Float32Array) => Array.from(values, (value) => value === 0 ? 0 : value);
+    assert.deepEqual(
+      unsigned(outputs.get("out:y")!),
+      numbers.map((number) => number < 0 ? -number : Number.isNaN(number) ? NaN : 0),
+    );
+    assert.deepEqual(
+      unsigned(outputs.get("out:x")!),
+      numbers.map((number, index) => number < 0 || Number.isNaN(number) ? -inputs.dy![index]! : 0),
+    );
+  }));
 
 onWebgpu(
   "layers of TensorFlow.js: no tensor is left behind, and a broken shader is an error with the formula",

@@ -9,6 +9,7 @@ import {
   publishedLayer,
 } from "../graph/mod.ts";
 import { isRelu } from "../compile/mod.ts";
+import { followAverage } from "../tensor/mod.ts";
 import { compiledLayer, compiles } from "./_compiled.ts";
 import { derivedLayer } from "./_derived.ts";
 import { fusedBatchNorm } from "./_fused_batch_norm.ts";
@@ -141,8 +142,7 @@ export class NormActivation {
   }
 
   #follow(node: number, moment: tf.Tensor1D): void {
-    const moving = this.#moments.get(node)!;
-    moving.assign(tf.add(tf.mul(moving, this.decay), tf.mul(moment, 1 - this.decay)));
+    followAverage(this.#moments.get(node)!, moment, this.decay);
   }
 }
 

@@ -2,18 +2,14 @@
 import * as tf from "@tensorflow/tfjs";
 import {
   type Code,
-  countUp,
-  f32,
-  f32x4,
   type FunctionBuilder,
   i32,
   type Local,
   ModuleBuilder,
-  type Operand,
   sequence,
   set,
-  v128,
 } from "../wasm/mod.ts";
+import { eachNumber, kernelsOf, type Lanes } from "./_elementwise.ts";
 import { wasmHeap } from "./wasm_heap.ts";
 
 /** How {@linkcode momentumUpdate} goes. */
@@ -95,85 +91,41 @@ function updateInPlace(
   });
 }
 
-type Update = (...operands: number[]) => void;
-
-let bound: { readonly memory: WebAssembly.Memory; readonly kernels: Record<string, Update> } | null = null;
-
-function kernels(): Record<string, Update> {
-  const { memory } = wasmHeap;
-  if (bound?.memory !== memory) {
-    const { exports } = new WebAssembly.Instance(new WebAssembly.Module(writeKernels()), { env: { memory } });
-    bound = { memory, kernels: exports as Record<string, Update> };
-  }
-  return bound.kernels;
-}
-
 function nameOf(decayed: boolean, nesterov: boolean): string {
   return `${decayed ? "decayed" : "plain"} ${nesterov ? "nesterov" : "heavy ball"}`;
 }
 
-function writeKernels(): Uint8Array<ArrayBuffer> {
+const kernels = kernelsOf(() => {
   const module = new ModuleBuilder();
   for (const decayed of [false, true]) {
     for (const nesterov of [false, true]) {
-      const addresses = Array.from({ length: 6 }, () => "i32" as const);
-      writeUpdate(
-        module.function(nameOf(decayed, nesterov), [...addresses, "f32", "f32", "f32"]),
-        decayed,
-        nesterov,
-      );
+      const addresses = Array.from({ length: 5 }, () => "i32" as const);
+      const update = module.function(nameOf(decayed, nesterov), [...addresses, "i32", "f32", "f32", "f32"]);
+      eachNumber(update, update.params[5]!, (lanes, at) => step(update, lanes, at, { decayed, nesterov }));
     }
   }
-  return module.bytes();
-}
-
-/** Arithmetic on one number or on four. */
-interface Arithmetic {
-  readonly type: "f32" | "v128";
-  readonly bytes: number;
-  add(a: Operand, b: Operand): Code;
-  sub(a: Operand, b: Operand): Code;
-  mul(a: Operand, b: Operand): Code;
-  load(address: Operand): Code;
-  store(address: Operand, value: Operand): Code;
-  /** A setting, in every lane. */
-  spread(setting: Operand): Operand;
-}
-
-const single: Arithmetic = { ...f32, type: "f32", bytes: 4, spread: (setting) => setting };
-const four: Arithmetic = { ...f32x4, ...v128, type: "v128", bytes: 16, spread: f32x4.splat };
-
-function writeUpdate(update: FunctionBuilder, decayed: boolean, nesterov: boolean): void {
-  const [, , , , , bytes] = update.params;
-  const at = update.local("i32");
-  const vectors = i32.and(bytes!, -16);
-  update.add(
-    countUp(at, 0, vectors, 16, step(update, at, four, decayed, nesterov)),
-    countUp(at, vectors, bytes!, 4, step(update, at, single, decayed, nesterov)),
-  );
-}
+  return module;
+});
 
 /** One number or four. No fused multiply-add: the operations that specify it round twice. */
 function step(
   update: FunctionBuilder,
+  lanes: Lanes,
   at: Local,
-  lanes: Arithmetic,
-  decayed: boolean,
-  nesterov: boolean,
+  { decayed, nesterov }: { decayed: boolean; nesterov: boolean },
 ): Code {
   const [value, velocity, gradient, newValue, newVelocity, , rate, momentum, decay] = update
     .params as readonly Local[] as [Local, Local, Local, Local, Local, Local, Local, Local, Local];
   const [w, g, v] = [update.local(lanes.type), update.local(lanes.type), update.local(lanes.type)];
   const read = (address: Local) => lanes.load(i32.add(address, at));
-  const scaled = (operand: Operand, setting: Local) => lanes.mul(operand, lanes.spread(setting));
+  const scaled = (operand: Local, setting: Local) => lanes.mul(operand, lanes.spread(setting));
+  const kept = lanes.mul(read(velocity), lanes.spread(momentum));
   return sequence(
     set(w, read(value)),
     set(g, decayed ? lanes.add(read(gradient), scaled(w, decay)) : read(gradient)),
-    set(v, lanes.add(scaled(read(velocity), momentum), g)),
+    set(v, lanes.add(kept, g)),
     lanes.store(i32.add(newVelocity, at), v),
-    lanes.store(
-      i32.add(newValue, at),
-      lanes.sub(w, scaled(nesterov ? lanes.add(g, scaled(v, momentum)) : v, rate)),
-    ),
+    nesterov ? set(g, lanes.add(g, scaled(v, momentum))) : set(g, v),
+    lanes.store(i32.add(newValue, at), lanes.sub(w, scaled(g, rate))),
   );
 }

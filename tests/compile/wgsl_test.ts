@@ -178,6 +178,9 @@ onWebgpu(
       const graphs: LayerGraph[] = [
         ...unaryPrimitives.map((op): LayerGraph => ({ nodes: [{ op, inputs: [0] }] })),
         ...binaryPrimitives.map((op): LayerGraph => ({ nodes: [{ op, inputs: [0, 2] }] })),
+        // What a compiler takes for 0 whatever x is.
+        { nodes: [{ op: "Mul", inputs: [0, 1] }] },
+        { nodes: [{ op: "Neg", inputs: [0] }, { op: "Add", inputs: [0, 4] }] },
       ];
       for (const graph of graphs) {
         const options: CaseShape = { shape: [1, 1, 1, channels], groups: 1 };

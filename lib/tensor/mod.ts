@@ -19,6 +19,7 @@ export { availableBackends, useBackend } from "./backend.ts";
 export type { BackendName, BackendOptions, BackendRecord } from "./backend.ts";
 export * from "./conv_gradients.ts";
 export { differentiable } from "./differentiable.ts";
+export { addOver } from "./add_over.ts";
 export { followAverage } from "./moving_average.ts";
 export { type MomentumSettings, momentumUpdate } from "./momentum.ts";
 export { executeNative, type NativeAttribute } from "./native.ts";

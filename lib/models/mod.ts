@@ -1,9 +1,11 @@
 /**
  * Convolutional networks that take any layer graph as their normalization-activation.
  *
- * {@linkcode resnet} is the CIFAR form of the pre-activation ResNet, an anchor architecture of the search.
+ * {@linkcode resnet}, {@linkcode mobileNet} and {@linkcode efficientNet}, each for small images and for large ones.
  *
  * @module
  */
-export { type ImageModel, parameterCount } from "./model.ts";
+export { efficientNet, type EfficientNetConfig } from "./efficientnet.ts";
+export { mobileNet, type MobileNetConfig } from "./mobilenet.ts";
+export { type ImageModel, type ImageSize, type Padding, parameterCount, type StageVisitor } from "./model.ts";
 export { resnet, type ResNetConfig } from "./resnet.ts";

@@ -11,6 +11,7 @@ import { availableBackends, type BackendName, useBackend } from "../../lib/tenso
 import { checkEvolution } from "./evolution.ts";
 import { checkGraphs } from "./graphs.ts";
 import { checkLayers } from "./layers.ts";
+import { checkModels } from "./models.ts";
 import { type Evaluation, type GroupReport, render } from "./report.ts";
 import { checkStability } from "./stability.ts";
 
@@ -22,6 +23,7 @@ const groups: Record<
   layers: async (folder, evaluation) => ({ comparisons: await checkLayers(folder, evaluation), skipped: [] }),
   graphs: checkGraphs,
   stability: checkStability,
+  models: checkModels,
   evolution: checkEvolution,
 };
 

@@ -3,27 +3,20 @@
  * inputs are a constant distance apart, so that a tile of pixels times a block of filters reads them in place; padding is a copy of
  * the image with zeros around it, made for a few images at a time.
  */
-import {
-  call,
-  type Code,
-  countUp,
-  i32,
-  type Local,
-  memory,
-  ModuleBuilder,
-  sequence,
-  set,
-} from "../wasm/mod.ts";
+import { call, type Code, i32, type Local, memory, ModuleBuilder, sequence, set } from "../wasm/mod.ts";
 import type { ConvolutionGeometry, ConvolutionProduct } from "./_convolution_engine.ts";
 import { filterGradientProgram } from "./_convolution_filter_gradient.ts";
 import {
+  type ColumnBlock,
   columnBlocks,
   type Level,
   packColumns,
   padImages,
   productTiles,
+  repeat,
   rowTiles,
   transposeMatrix,
+  variables,
   wholeVectors,
 } from "./_convolution_kernels.ts";
 import {
@@ -37,6 +30,7 @@ import {
   gradientCourses,
   GROUP_BYTES,
   paddingFor,
+  type Part,
   partsOf,
   ScratchPlan,
 } from "./_convolution_program.ts";
@@ -44,222 +38,231 @@ import {
 /** Makes programs for every regular convolution. */
 export const directConvolution: ConvolutionGenerator = (product, geometry, settings) => {
   if (geometry.kind !== "regular") return null;
-  return product === "filterGradient"
-    ? filterGradientProgram(geometry, settings)
-    : imageProgram(product, geometry, settings);
+  if (product === "filterGradient") return filterGradientProgram(geometry, settings);
+  return new ImageProgram(product, geometry, settings).program();
 };
 
-/** The products that give images: forward, and the gradient to the input. */
-function imageProgram(
-  product: Exclude<ConvolutionProduct, "filterGradient">,
-  geometry: ConvolutionGeometry,
-  { relaxed, pages }: GeneratorSettings,
-): ConvolutionProgram {
-  const forward = product === "forward";
-  const [height, width] = geometry.axes;
-  const [inner, columns] = forward
-    ? [geometry.channels, geometry.outputs]
-    : [geometry.outputs, geometry.channels];
-  const module = new ModuleBuilder();
-  const run = module.function("run", ["i32", "i32", "i32", "i32"]);
-  const [input, filter, output, scratch] = run.params as [Local, Local, Local, Local];
-  const [source, target] = forward ? [input, output] : [output, input];
-  const plan = new ScratchPlan();
-  const blocks = columnBlocks(columns);
+/** Target pixels with the same taps: a course along each axis. */
+interface Strip {
+  readonly rows: Course;
+  readonly across: Course;
+}
 
-  let taps: Local = filter;
-  if (!forward) {
-    taps = run.local("i32");
-    const transpose = transposeMatrix(module, columns, inner);
-    run.add(set(taps, i32.add(scratch, plan.take(bytesOf(height.kernel, width.kernel, inner, columns)))));
-    for (let tap = 0; tap < height.kernel * width.kernel; tap++) {
-      const offset = tap * bytesOf(inner, columns);
-      run.add(call(transpose.index, i32.add(filter, offset), i32.add(taps, offset)));
-    }
+/** How source and target images of a part lie: bytes from row to row and image to image, and the first pixel of what is read. */
+interface Layout {
+  /** Images worked on at a time. */
+  readonly group: number;
+  readonly source: {
+    readonly row: number;
+    readonly image: number;
+    readonly firstRow: number;
+    readonly firstColumn: number;
+  };
+  readonly target: { readonly row: number; readonly image: number };
+}
+
+/** The products that give images: forward, and the gradient to the input, which for each phase of the stride is alike. */
+class ImageProgram {
+  readonly #module = new ModuleBuilder();
+  readonly #run = this.#module.function("run", ["i32", "i32", "i32", "i32"]);
+  readonly #plan = new ScratchPlan();
+  readonly #packed = new Map<string, number>();
+  readonly #settings: GeneratorSettings;
+  readonly #forward: boolean;
+  readonly #kernelWidth: number;
+  /** Channels of the source, over which is summed, and of the target. */
+  readonly #inner: number;
+  readonly #columns: number;
+  /** The filter's taps, [tap][inner][columns]. */
+  readonly #taps: Local;
+
+  constructor(
+    product: Exclude<ConvolutionProduct, "filterGradient">,
+    geometry: ConvolutionGeometry,
+    settings: GeneratorSettings,
+  ) {
+    const { channels, outputs, axes: [height, width] } = geometry;
+    this.#settings = settings;
+    this.#forward = product === "forward";
+    this.#kernelWidth = width.kernel;
+    [this.#inner, this.#columns] = this.#forward ? [channels, outputs] : [outputs, channels];
+    this.#taps = this.#forward ? this.#run.params[1]! : this.#transposed(height.kernel * width.kernel);
+    for (const part of partsOf(geometry)) this.#addPart(part);
   }
 
-  const packed = new Map<string, number>();
-  const packer = (rows: number) => packColumns(module, inner, columns, bytesOf(rows * inner, 8));
-  /** Packs the taps of a strip; the offset in the scratch. */
-  const pack = (rows: Course, across: Course): number => {
-    const list = rows.taps.flatMap((row) => across.taps.map((column) => row * width.kernel + column));
-    const key = list.join();
-    let offset = packed.get(key);
-    if (offset === undefined) {
-      offset = plan.take(bytesOf(list.length, inner, wholeVectors(columns)));
-      packed.set(key, offset);
-      const last = blocks.at(-1)!;
-      const lastBase = offset + bytesOf(list.length * inner, Math.floor(columns / 8) * 8);
-      const { index } = packer(list.length);
-      list.forEach((tap, place) =>
-        run.add(call(
-          index,
-          i32.add(taps, tap * bytesOf(inner, columns)),
-          i32.add(scratch, offset! + place * bytesOf(inner, 8)),
-          i32.add(scratch, lastBase + place * bytesOf(inner, last.vectors * 4)),
-        ))
-      );
+  program(): ConvolutionProgram {
+    return { bytes: this.#module.bytes(this.#settings.pages), scratchBytes: this.#plan.bytes };
+  }
+
+  #transposed(taps: number): Local {
+    const [filter, scratch] = [this.#run.params[1]!, this.#run.params[3]!];
+    const { target } = variables(this.#run, "i32", "target");
+    const tap = bytesOf(this.#inner, this.#columns);
+    const transpose = transposeMatrix(this.#module, this.#columns, this.#inner);
+    this.#run.add(set(target, i32.add(scratch, this.#plan.take(taps * tap))));
+    for (let index = 0; index < taps; index++) {
+      this.#run.add(call(transpose.index, i32.add(filter, index * tap), i32.add(target, index * tap)));
     }
+    return target;
+  }
+
+  /** Packs the taps of a strip block by block; the offset in the scratch. */
+  #pack({ rows, across }: Strip): number {
+    const taps = rows.taps.flatMap((row) => across.taps.map((column) => row * this.#kernelWidth + column));
+    const present = this.#packed.get(taps.join());
+    if (present !== undefined) return present;
+    const [inner, columns, scratch] = [this.#inner, this.#columns, this.#run.params[3]!];
+    const offset = this.#plan.take(bytesOf(taps.length, inner, wholeVectors(columns)));
+    this.#packed.set(taps.join(), offset);
+    const lastLanes = columnBlocks(columns).at(-1)!.vectors * 4;
+    const last = offset + bytesOf(taps.length * inner, Math.floor(columns / 8) * 8);
+    const pack = packColumns(this.#module, inner, columns, bytesOf(taps.length * inner, 8));
+    taps.forEach((tap, place) =>
+      this.#run.add(call(
+        pack.index,
+        i32.add(this.#taps, tap * bytesOf(inner, columns)),
+        i32.add(scratch, offset + place * bytesOf(inner, 8)),
+        i32.add(scratch, last + place * bytesOf(inner, lastLanes)),
+      ))
+    );
     return offset;
-  };
+  }
 
-  for (const { batch, axes, pixels } of partsOf(geometry)) {
-    const courses = axes.map((axis) => forward ? [forwardCourse(axis)] : gradientCourses(axis));
-    const [sourceSizes, targetSizes] = forward
-      ? [axes.map((axis) => axis.input), axes.map((axis) => axis.output)]
-      : [axes.map((axis) => axis.output), axes.map((axis) => axis.input)];
-    const strips = courses[0]!.flatMap((rows) => courses[1]!.map((across) => ({ rows, across })));
+  #addPart({ batch, axes, pixels }: Part): void {
+    const [module, run, inner, columns] = [this.#module, this.#run, this.#inner, this.#columns];
+    const [input, , output, scratch] = run.params as [Local, Local, Local, Local];
+    const [sourceImages, targetImages] = this.#forward ? [input, output] : [output, input];
+    const [down, along] = axes.map((axis) =>
+      this.#forward ? [forwardCourse(axis)] : gradientCourses(axis)
+    ) as [
+      Course[],
+      Course[],
+    ];
+    const [height, width] = axes.map(({ input, output }) =>
+      this.#forward ? { source: input, target: output } : { source: output, target: input }
+    ) as [Record<"source" | "target", number>, Record<"source" | "target", number>];
+    const strips = down.flatMap((rows) => along.map((across): Strip => ({ rows, across })));
     const busy = strips.filter(({ rows, across }) => rows.taps.length * across.taps.length > 0);
-    if (busy.length < strips.length) {
-      run.add(memory.fill(target, 0, bytesOf(batch, targetSizes[0]!, targetSizes[1]!, columns)));
-    }
-    if (busy.length === 0) continue;
-    const vertical = paddingFor(sourceSizes[0]!, courses[0]!);
-    const horizontal = paddingFor(sourceSizes[1]!, courses[1]!);
-    const padded = vertical.padded || horizontal.padded;
-    const sourceImage = bytesOf(sourceSizes[0]!, sourceSizes[1]!, inner);
-    const targetImage = bytesOf(targetSizes[0]!, targetSizes[1]!, columns);
-    const pixelPitch = bytesOf(inner);
-    const rowPitch = horizontal.length * pixelPitch;
-    const imagePitch = vertical.length * rowPitch;
-    const group = divisorUpTo(batch, GROUP_BYTES / imagePitch);
+    const targetRow = bytesOf(width.target, columns);
+    const targetImage = height.target * targetRow;
+    if (busy.length < strips.length) run.add(memory.fill(targetImages, 0, batch * targetImage));
+    if (busy.length === 0) return;
 
-    const [at, to, from, counter] = [0, 1, 2, 3].map(() => run.local("i32")) as [Local, Local, Local, Local];
-    const body: Code[] = [];
-    if (padded) {
-      const offset = plan.take(group * imagePitch);
+    const vertical = paddingFor(height.source, down);
+    const horizontal = paddingFor(width.source, along);
+    const row = bytesOf(horizontal.length, inner);
+    const image = vertical.length * row;
+    const group = divisorUpTo(batch, GROUP_BYTES / image);
+    const layout: Layout = {
+      group,
+      source: { row, image, firstRow: vertical.from, firstColumn: horizontal.from },
+      target: { row: targetRow, image: targetImage },
+    };
+    const { at, to, from } = variables(run, "i32", "at", "to", "from");
+    let read = set(from, at);
+    if (vertical.padded || horizontal.padded) {
       const copy = padImages(module, [vertical, horizontal], inner, inner);
       run.add(
-        set(from, i32.add(scratch, offset)),
-        memory.fill(from, 0, group * imagePitch),
+        set(from, i32.add(scratch, this.#plan.take(group * image))),
+        memory.fill(from, 0, group * image),
       );
-      body.push(call(copy.index, at, from, group));
-    } else {
-      body.push(set(from, at));
+      read = call(copy.index, at, from, group);
     }
-    for (const { rows, across } of busy) {
-      const packedFilter = pack(rows, across);
-      const reach = rows.taps.length * across.taps.length * inner;
-      blocks.forEach((block, blockIndex) => {
-        const lanes = block.vectors * 4;
-        const contiguous = across.dilation === 1 || across.taps.length === 1;
-        const levels: Level[] = [
-          {
-            count: rows.taps.length,
-            left: rows.dilation * rowPitch,
-            right: bytesOf(across.taps.length * inner, lanes),
-          },
-          ...contiguous ? [{ count: across.taps.length * inner, left: bytesOf(1), right: bytesOf(lanes) }] : [
-            { count: across.taps.length, left: across.dilation * pixelPitch, right: bytesOf(inner, lanes) },
-            { count: inner, left: bytesOf(1), right: bytesOf(lanes) },
-          ],
-        ];
-        const product = {
-          levels: rows.taps.length === 1 ? levels.slice(1) : levels,
-          leftPitch: across.stride * pixelPitch,
-          outPitch: bytesOf(across.targetStep, columns),
-          accumulate: false,
-          relaxed,
-        };
-        const tiles = rowTiles(across.count).map((tile) => ({
-          ...tile,
-          index: productTiles(module, product, tile.rows, block).index,
-        }));
-        const [n, image, row, right, out, a, o, ai, oi] = Array.from(
-          { length: 9 },
-          () => run.local("i32"),
-        ) as [
-          Local,
-          Local,
-          Local,
-          Local,
-          Local,
-          Local,
-          Local,
-          Local,
-          Local,
-        ];
-        const rowCalls: Code[] = [];
-        let done = 0;
-        for (const { rows: size, count, index } of tiles) {
-          rowCalls.push(call(
-            index,
-            i32.add(a, done * product.leftPitch),
-            right,
-            i32.add(o, done * product.outPitch),
-            count,
-          ));
-          done += size * count;
-        }
-        const first = blockIndex * (blocks[0]!.count * 8);
-        body.push(
-          set(right, i32.add(scratch, packedFilter + bytesOf(reach, first))),
-          set(
-            out,
-            i32.add(
-              to,
-              bytesOf(rows.targetFrom * targetSizes[1]! + across.targetFrom, columns) + bytesOf(first),
-            ),
-          ),
-          countUp(
-            n,
-            0,
-            block.count,
-            1,
-            sequence(
-              set(
-                ai,
-                i32.add(
-                  from,
-                  (rows.from - vertical.from) * rowPitch + (across.from - horizontal.from) * pixelPitch,
-                ),
-              ),
-              set(oi, out),
-              countUp(
-                image,
-                0,
-                group,
-                1,
-                sequence(
-                  set(a, ai),
-                  set(o, oi),
-                  countUp(
-                    row,
-                    0,
-                    rows.count,
-                    1,
-                    sequence(
-                      ...rowCalls,
-                      set(a, i32.add(a, rows.stride * rowPitch)),
-                      set(o, i32.add(o, bytesOf(rows.targetStep, targetSizes[1]!, columns))),
-                    ),
-                  ),
-                  set(ai, i32.add(ai, imagePitch)),
-                  set(oi, i32.add(oi, targetImage)),
-                ),
-              ),
-              set(right, i32.add(right, bytesOf(reach, lanes))),
-              set(out, i32.add(out, bytesOf(lanes))),
-            ),
-          ),
-        );
-      });
-    }
+    const body = [read, ...busy.map((strip) => this.#strip(strip, layout, from, to))];
+    const sourceImage = bytesOf(height.source, width.source, inner);
     run.add(
-      set(at, i32.add(source, bytesOf(pixels, inner))),
-      set(to, i32.add(target, bytesOf(pixels, columns))),
-      countUp(
-        counter,
-        0,
-        batch / group,
-        1,
-        sequence(
-          ...body,
-          set(at, i32.add(at, group * sourceImage)),
-          set(to, i32.add(to, group * targetImage)),
-        ),
-      ),
+      set(at, i32.add(sourceImages, bytesOf(pixels, inner))),
+      set(to, i32.add(targetImages, bytesOf(pixels, columns))),
+      repeat(run, batch / group, [[at, group * sourceImage], [to, group * targetImage]], sequence(...body)),
     );
   }
-  return { bytes: module.bytes(pages), scratchBytes: plan.bytes };
+
+  /** A strip of a group of images: for each block of columns, whose taps then stay in the first cache, row by row. */
+  #strip(strip: Strip, { group, source, target }: Layout, from: Local, to: Local): Code {
+    const { rows, across } = strip;
+    const [run, columns, scratch] = [this.#run, this.#columns, this.#run.params[3]!];
+    const packed = this.#pack(strip);
+    const reach = rows.taps.length * across.taps.length * this.#inner;
+    const firstPixel = (rows.from - source.firstRow) * source.row +
+      bytesOf(across.from - source.firstColumn, this.#inner);
+    const firstTarget = rows.targetFrom * target.row + bytesOf(across.targetFrom, columns);
+    const { right, out, leftImage, outImage, left, outRow } = variables(
+      run,
+      "i32",
+      "right",
+      "out",
+      "leftImage",
+      "outImage",
+      "left",
+      "outRow",
+    );
+    let first = 0;
+    const blocks = columnBlocks(columns).map((block) => {
+      const lanes = block.vectors * 4;
+      const row = repeat(
+        run,
+        rows.count,
+        [[left, rows.stride * source.row], [outRow, rows.targetStep * target.row]],
+        this.#row(strip, block, source.row, [left, right, outRow]),
+      );
+      const image = sequence(set(left, leftImage), set(outRow, outImage), row);
+      const images = repeat(run, group, [[leftImage, source.image], [outImage, target.image]], image);
+      const code = sequence(
+        set(right, i32.add(scratch, packed + bytesOf(reach, first))),
+        set(out, i32.add(to, firstTarget + bytesOf(first))),
+        repeat(
+          run,
+          block.count,
+          [[right, bytesOf(reach, lanes)], [out, bytesOf(lanes)]],
+          sequence(set(leftImage, i32.add(from, firstPixel)), set(outImage, out), images),
+        ),
+      );
+      first += block.count * lanes;
+      return code;
+    });
+    return sequence(...blocks);
+  }
+
+  /** A row of target pixels, some columns of them, tile by tile. */
+  #row(
+    { rows, across }: Strip,
+    block: ColumnBlock,
+    rowPitch: number,
+    [left, right, out]: readonly [Local, Local, Local],
+  ): Code {
+    const [inner, lanes] = [this.#inner, block.vectors * 4];
+    const [tapRows, taps] = [rows.taps.length, across.taps.length];
+    // Neighbouring taps read neighbouring numbers.
+    const contiguous = across.dilation === 1 || taps === 1;
+    const numbers = (count: number): Level => ({ count, left: bytesOf(1), right: bytesOf(lanes) });
+    const levels: Level[] = contiguous ? [numbers(taps * inner)] : [
+      { count: taps, left: bytesOf(across.dilation, inner), right: bytesOf(inner, lanes) },
+      numbers(inner),
+    ];
+    if (tapRows > 1) {
+      levels.unshift({ count: tapRows, left: rows.dilation * rowPitch, right: bytesOf(taps * inner, lanes) });
+    }
+    const product = {
+      levels,
+      leftPitch: bytesOf(across.stride, inner),
+      outPitch: bytesOf(across.targetStep, this.#columns),
+      accumulate: false,
+      relaxed: this.#settings.relaxed,
+    };
+    let done = 0;
+    return sequence(
+      ...rowTiles(across.count).map(({ rows, count }) => {
+        const { index } = productTiles(this.#module, product, rows, block);
+        const code = call(
+          index,
+          i32.add(left, done * product.leftPitch),
+          right,
+          i32.add(out, done * product.outPitch),
+          count,
+        );
+        done += rows * count;
+        return code;
+      }),
+    );
+  }
 }

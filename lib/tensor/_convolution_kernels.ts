@@ -15,6 +15,7 @@ import {
   set,
   shuffle32,
   v128,
+  type ValueType,
 } from "../wasm/mod.ts";
 
 /** Bytes of a number. */
@@ -25,6 +26,27 @@ const TILE_ROWS = 6;
 
 /** Columns of a register tile: 2 vectors. */
 const BLOCK = 8;
+
+/** New variables of a function by their names. */
+export function variables<Name extends string>(
+  kernel: FunctionBuilder,
+  type: ValueType,
+  ...names: readonly Name[]
+): Record<Name, Local> {
+  return Object.fromEntries(names.map((name) => [name, kernel.local(type)])) as Record<Name, Local>;
+}
+
+/** Runs code `count` times; after each time the addresses move on by so many bytes. */
+export function repeat(
+  kernel: FunctionBuilder,
+  count: number,
+  steps: readonly (readonly [address: Local, bytes: number])[],
+  body: Code,
+): Code {
+  const advance = steps.filter(([, bytes]) => bytes !== 0)
+    .map(([address, bytes]) => set(address, i32.add(address, bytes)));
+  return countUp(kernel.local("i32"), 0, count, 1, sequence(body, ...advance));
+}
 
 /** a * b + c. */
 export function multiplyAdd(relaxed: boolean, a: Operand, b: Operand, c: Operand): Code {
@@ -227,44 +249,30 @@ export function padImages(
   const [source, target, images] = copy.params as [Local, Local, Local];
   const [rows, columns] = [filled(height), filled(width)];
   if (rows.count * columns.count === 0) return copy;
-  const [from, to, row] = [copy.local("i32"), copy.local("i32"), copy.local("i32")];
+  const { from, to } = variables(copy, "i32", "from", "to");
   const sourceRow = width.input * channels * FLOAT;
   const targetRow = width.length * paddedChannels * FLOAT;
   let copyRow: Code;
   if (channels === paddedChannels) {
     copyRow = memory.copy(to, from, columns.count * channels * FLOAT);
   } else {
-    const [pixel, p, q] = [copy.local("i32"), copy.local("i32"), copy.local("i32")];
-    const lanes = Array.from({ length: Math.ceil(channels / 4) }, (_, vector) => vector);
+    const { p, q } = variables(copy, "i32", "p", "q");
+    const vectors = Array.from(
+      { length: Math.ceil(channels / 4) },
+      (_, vector) =>
+        v128.store(q, loadLanes(p, Math.min(channels - 4 * vector, 4), 16 * vector), 16 * vector),
+    );
     copyRow = sequence(
       set(p, from),
       set(q, to),
-      countUp(
-        pixel,
-        0,
-        columns.count,
-        1,
-        sequence(
-          ...lanes.map((vector) =>
-            v128.store(q, loadLanes(p, Math.min(channels - 4 * vector, 4), 16 * vector), 16 * vector)
-          ),
-          set(p, i32.add(p, channels * FLOAT)),
-          set(q, i32.add(q, paddedChannels * FLOAT)),
-        ),
-      ),
+      repeat(copy, columns.count, [[p, channels * FLOAT], [q, paddedChannels * FLOAT]], sequence(...vectors)),
     );
   }
   copy.add(doWhile(
     sequence(
       set(from, i32.add(source, rows.pixel * sourceRow + columns.pixel * channels * FLOAT)),
       set(to, i32.add(target, rows.at * targetRow + columns.at * paddedChannels * FLOAT)),
-      countUp(
-        row,
-        0,
-        rows.count,
-        1,
-        sequence(copyRow, set(from, i32.add(from, sourceRow)), set(to, i32.add(to, targetRow))),
-      ),
+      repeat(copy, rows.count, [[from, sourceRow], [to, targetRow]], copyRow),
       set(source, i32.add(source, height.input * sourceRow)),
       set(target, i32.add(target, height.length * targetRow)),
       set(images, i32.sub(images, 1)),
@@ -278,59 +286,43 @@ export function padImages(
 export function transposeMatrix(module: ModuleBuilder, rows: number, columns: number): FunctionBuilder {
   const transpose = module.function(undefined, ["i32", "i32"]);
   const [source, target] = transpose.params as [Local, Local];
-  const [row, column, from, to] = [0, 1, 2, 3].map(() => transpose.local("i32")) as [
-    Local,
-    Local,
-    Local,
-    Local,
-  ];
+  const { from, to } = variables(transpose, "i32", "from", "to");
   const whole = rows % 4 === 0 && columns % 4 === 0;
   const side = whole ? 4 : 1;
   const [fromPitch, toPitch] = [columns * FLOAT, rows * FLOAT];
-  let block: Code = f32.store(to, f32.load(from));
-  if (whole) {
-    const [lines, halves] = [0, 1].map(() => [0, 1, 2, 3].map(() => transpose.local("v128"))) as [
-      Local[],
-      Local[],
-    ];
-    const [r0, r1, r2, r3] = lines as [Local, Local, Local, Local];
-    const [h0, h1, h2, h3] = halves as [Local, Local, Local, Local];
-    block = sequence(
-      ...lines.map((line, at) => set(line, v128.load(from, at * fromPitch))),
-      set(h0, shuffle32(r0, r1, [0, 4, 1, 5])),
-      set(h1, shuffle32(r2, r3, [0, 4, 1, 5])),
-      set(h2, shuffle32(r0, r1, [2, 6, 3, 7])),
-      set(h3, shuffle32(r2, r3, [2, 6, 3, 7])),
-      v128.store(to, shuffle32(h0, h1, [0, 1, 4, 5])),
-      v128.store(to, shuffle32(h0, h1, [2, 3, 6, 7]), toPitch),
-      v128.store(to, shuffle32(h2, h3, [0, 1, 4, 5]), 2 * toPitch),
-      v128.store(to, shuffle32(h2, h3, [2, 3, 6, 7]), 3 * toPitch),
-    );
-  }
-  transpose.add(countUp(
-    row,
-    0,
-    rows,
-    side,
-    sequence(
-      set(from, source),
-      set(to, target),
-      countUp(
-        column,
-        0,
-        columns,
-        side,
-        sequence(
-          block,
-          set(from, i32.add(from, side * FLOAT)),
-          set(to, i32.add(to, side * toPitch)),
-        ),
-      ),
-      set(source, i32.add(source, side * fromPitch)),
-      set(target, i32.add(target, side * FLOAT)),
-    ),
-  ));
+  const block = whole
+    ? transposeBlock(transpose, from, to, fromPitch, toPitch)
+    : f32.store(to, f32.load(from));
+  const line = sequence(
+    set(from, source),
+    set(to, target),
+    repeat(transpose, columns / side, [[from, side * FLOAT], [to, side * toPitch]], block),
+  );
+  transpose.add(repeat(transpose, rows / side, [[source, side * fromPitch], [target, side * FLOAT]], line));
   return transpose;
+}
+
+/** Transposes 4 x 4 numbers. */
+function transposeBlock(
+  kernel: FunctionBuilder,
+  from: Local,
+  to: Local,
+  fromPitch: number,
+  toPitch: number,
+): Code {
+  const { a, b, c, d } = variables(kernel, "v128", "a", "b", "c", "d");
+  const { ab, cd, abHigh, cdHigh } = variables(kernel, "v128", "ab", "cd", "abHigh", "cdHigh");
+  return sequence(
+    ...[a, b, c, d].map((line, row) => set(line, v128.load(from, row * fromPitch))),
+    set(ab, shuffle32(a, b, [0, 4, 1, 5])),
+    set(cd, shuffle32(c, d, [0, 4, 1, 5])),
+    set(abHigh, shuffle32(a, b, [2, 6, 3, 7])),
+    set(cdHigh, shuffle32(c, d, [2, 6, 3, 7])),
+    v128.store(to, shuffle32(ab, cd, [0, 1, 4, 5])),
+    v128.store(to, shuffle32(ab, cd, [2, 3, 6, 7]), toPitch),
+    v128.store(to, shuffle32(abHigh, cdHigh, [0, 1, 4, 5]), 2 * toPitch),
+    v128.store(to, shuffle32(abHigh, cdHigh, [2, 3, 6, 7]), 3 * toPitch),
+  );
 }
 
 /**
@@ -345,31 +337,20 @@ export function packColumns(
 ): FunctionBuilder {
   const pack = module.function(undefined, ["i32", "i32", "i32"]);
   const [source, target, last] = pack.params as [Local, Local, Local];
-  const [block, row, from, to] = [0, 1, 2, 3].map(() => pack.local("i32")) as [Local, Local, Local, Local];
-  columnBlocks(columns).forEach(({ count, vectors, lanes }) => {
+  const { from, to } = variables(pack, "i32", "from", "to");
+  for (const { count, vectors, lanes } of columnBlocks(columns)) {
     const full = vectors === 2 && lanes === 4;
-    const copy = sequence(
-      ...Array.from(
-        { length: vectors },
-        (_, vector) =>
-          v128.store(to, loadLanes(from, vector === vectors - 1 ? lanes : 4, 16 * vector), 16 * vector),
-      ),
-      set(from, i32.add(from, columns * FLOAT)),
-      set(to, i32.add(to, 16 * vectors)),
+    const copy = Array.from(
+      { length: vectors },
+      (_, vector) =>
+        v128.store(to, loadLanes(from, vector === vectors - 1 ? lanes : 4, 16 * vector), 16 * vector),
     );
-    pack.add(countUp(
-      block,
-      0,
-      count,
-      1,
-      sequence(
-        set(from, source),
-        set(to, full ? target : last),
-        countUp(row, 0, rows, 1, copy),
-        set(source, i32.add(source, 16 * vectors)),
-        set(target, i32.add(target, blockBytes)),
-      ),
-    ));
-  });
+    const block = sequence(
+      set(from, source),
+      set(to, full ? target : last),
+      repeat(pack, rows, [[from, columns * FLOAT], [to, 16 * vectors]], sequence(...copy)),
+    );
+    pack.add(repeat(pack, count, [[source, 16 * vectors], [target, blockBytes]], block));
+  }
   return pack;
 }

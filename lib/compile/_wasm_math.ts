@@ -20,18 +20,12 @@ export interface VectorSettings {
   readonly relaxed: boolean;
 }
 
-// exp: x = n ln 2 + r; ln 2 in two parts, the first with so few bits that n times it is exact. The polynomials are
-// those of Cephes (Moshier: expf, logf, tanhf; relative errors of about 1e-7).
+// exp: x = n ln 2 + r; ln 2 in two parts, the first with so few bits that n times it is exact. The polynomial
+// of exp is a minimax fit on |r| <= ln 2 / 2 (relative error 3e-9); those of log and tanh are from Cephes (Moshier: logf,
+// tanhf; about 1e-7).
 const LOG2E = 1.44269504088896341, LN2_HIGH = 0.693359375, LN2_LOW = -2.12194440e-4;
 const MAGIC = 1.5 * 2 ** 23;
-const EXP = [
-  1.9875691500e-4,
-  1.3981999507e-3,
-  8.3334519073e-3,
-  4.1665795894e-2,
-  1.6666665459e-1,
-  5.0000001201e-1,
-];
+const EXP = [0.001381453988, 0.0083687451272, 0.04166839079, 0.16666520399, 0.49999993432, 1, 1];
 const EXP_MOST = 88.72283, EXP_LEAST = -87.33654, EXP_ZERO = -103.97;
 const LOG = [
   7.0376836292e-2,
@@ -105,7 +99,7 @@ export class VectorMath {
       case "Neg":
         return f32x4.neg(a);
       case "Sigmoid":
-        return f32x4.div(this.constant(1), f32x4.add(this.constant(1), this.#exp(f32x4.neg(a))));
+        return f32x4.div(this.constant(1), f32x4.add(this.constant(1), this.#exp(a, -1)));
       case "Tanh":
         return this.#tanh(a);
       case "Exp": {
@@ -141,9 +135,13 @@ export class VectorMath {
             f32x4.sqrt(f32x4.add(f32x4.abs(a), this.constant(this.#settings.epsilon))),
           ),
         );
-      case "Pass": { // a where b > c, a / 2 at a tie, 0 below; a where either is NaN
-        const halved = v128.select(f32x4.mul(a, this.constant(0.5)), a, f32x4.eq(b, c));
-        return v128.andNot(halved, f32x4.lt(b, c));
+      case "Pass": { // a where b > c, a - a / 2 at a tie, 0 below; a where either is NaN
+        const passed = this.#temporary();
+        const tied = v128.and(passed, f32x4.eq(b, c));
+        return sequence(
+          set(passed, v128.andNot(a, f32x4.lt(b, c))),
+          this.multiplySubtract(tied, this.constant(0.5), passed),
+        );
       }
       case "Gate":
         return v128.and(a, f32x4.ge(f32x4.abs(b), this.constant(this.#settings.epsilon)));
@@ -198,22 +196,22 @@ export class VectorMath {
     ) as Code;
   }
 
-  /** e^x, clamped to the normal numbers. */
-  #exp(argument: Operand): Code {
+  /** e^x, or e^-x for sign -1, clamped to the normal numbers. */
+  #exp(argument: Operand, sign: 1 | -1 = 1): Code {
     const x = this.#temporary(), shifted = this.#temporary(), r = this.#temporary();
-    const clamped = f32x4.pmin(f32x4.pmax(argument, this.constant(EXP_LEAST)), this.constant(EXP_MOST));
+    const [least, most] = sign === 1 ? [EXP_LEAST, EXP_MOST] : [-EXP_MOST, -EXP_LEAST];
+    const clamped = f32x4.pmin(f32x4.pmax(argument, this.constant(least)), this.constant(most));
     // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
     const n = f32x4.sub(shifted, this.constant(MAGIC));
     const steps: Code[] = [
       set(x, clamped),
-      set(shifted, this.multiplyAdd(x, this.constant(LOG2E), this.constant(MAGIC))),
-      set(r, this.multiplySubtract(n, this.constant(LN2_HIGH), x)),
-      set(r, this.multiplySubtract(n, this.constant(LN2_LOW), r)),
+      set(shifted, this.multiplyAdd(x, this.constant(sign * LOG2E), this.constant(MAGIC))),
+      set(r, this.multiplySubtract(n, this.constant(sign * LN2_HIGH), x)),
+      set(r, this.multiplySubtract(n, this.constant(sign * LN2_LOW), r)),
     ];
-    const power = this.multiplyAdd(
-      this.multiplyAdd(this.#polynomial(r, EXP), r, this.constant(1)),
+    const power = this.#polynomial(
       r,
-      this.constant(1),
+      EXP.map((term, at) => sign === -1 && (EXP.length - 1 - at) % 2 ? -term : term),
     );
     return sequence(...steps, i32x4.add(power, i32x4.shl(shifted, 23)));
   }

@@ -16,6 +16,7 @@ import {
 } from "../wasm/mod.ts";
 import type { KernelShape, Layout, Source } from "./_wasm_layout.ts";
 import { VectorMath, type VectorSettings } from "./_wasm_math.ts";
+import { absorbedProducts } from "./_wasm_contract.ts";
 import { type Lanes, loadLanes, storeLanes } from "./_wasm_lanes.ts";
 import { fullValues, type Pass } from "./schedule.ts";
 import type { Elementwise, Program, Value } from "./value.ts";
@@ -91,8 +92,10 @@ class PassWriter {
   readonly #pixel: Local;
   /** Images and kept buffers of which this pass reads or writes, as addresses moved along with the pixels. */
   readonly #full: Set<number>;
+  /** By row, whether it is NaN, for the maxima of the block at hand. */
+  readonly #masks = new Map<number, Local>();
   /** Products that are part of a multiply-add and never stand alone: the sum that each belongs to, or itself if that is over pixels. */
-  readonly #absorbed = new Map<number, number>();
+  readonly #absorbed: ReadonlyMap<number, number>;
 
   constructor(
     built: FunctionBuilder,
@@ -122,38 +125,8 @@ class PassWriter {
       ...pass.keeps,
     ];
     this.#full = fullValues(this.#values, roots, new Set(pass.kept));
-    this.#absorb(roots);
-  }
-
-  #absorb(roots: readonly number[]): void {
-    const uses = new Map<number, number>();
-    for (const root of roots) uses.set(root, (uses.get(root) ?? 0) + 1);
-    const computed = [...this.#full].filter((index) => !this.#pass.kept.includes(index));
-    for (const index of computed) {
-      for (const input of this.#values[index]!.inputs) uses.set(input, (uses.get(input) ?? 0) + 1);
-    }
-    const single = (index: number) =>
-      computed.includes(index) && this.#values[index]!.op === "Mul" && uses.get(index) === 1 &&
-      !roots.includes(index);
-    for (const index of computed) {
-      const { op, inputs: [a, b] } = this.#values[index]!;
-      // The difference of two products may have to vanish exactly, so both must be rounded alike.
-      const product = op === "Add"
-        ? (single(a!) && !this.#isProduct(b!) ? a! : single(b!) && !this.#isProduct(a!) ? b! : undefined)
-        : op === "Sub" && single(b!) && !this.#isProduct(a!)
-        ? b!
-        : undefined;
-      if (product !== undefined) this.#absorbed.set(product, index);
-    }
-    for (const { operand, sum, square } of this.#sources) {
-      const alone = this.#values[operand]!.op === "Mul" && uses.get(operand) === 1;
-      if (sum && !square && alone) this.#absorbed.set(operand, operand);
-    }
-  }
-
-  #isProduct(index: number): boolean {
-    const { op, inputs } = this.#values[index]!;
-    return op === "Mul" || (op === "Neg" && this.#isProduct(inputs[0]!));
+    const computed = [...this.#full].filter((index) => !pass.kept.includes(index));
+    this.#absorbed = absorbedProducts(this.#values, computed, roots, sources);
   }
 
   /** The full values that code is written for, in order, of some. */
@@ -317,8 +290,24 @@ class PassWriter {
       }
       const local = this.#f.local("v128");
       known.set(index, local);
-      return [set(local, this.#row(index))];
+      return [set(local, this.#row(index)), ...this.#maskBefore(index, local)];
     });
+  }
+
+  /** Where a row is compared with pixels, whether it is NaN is asked once, in front of the loop. */
+  #maskBefore(index: number, row: Local): Code[] {
+    const compared = [...this.#full].some((at) => this.#rowOfMax(at) === index);
+    if (!compared) return [];
+    const mask = this.#f.local("v128");
+    this.#masks.set(index, mask);
+    return [set(mask, f32x4.ne(row, row))];
+  }
+
+  /** The row in a maximum of a row and a full value. */
+  #rowOfMax(index: number): number | undefined {
+    const { op, inputs: [a, b] } = this.#values[index]!;
+    if (op !== "Max" || this.#values[a!]!.full === this.#values[b!]!.full) return undefined;
+    return this.#values[a!]!.full ? b : a;
   }
 
   #row(index: number): Code {
@@ -354,9 +343,18 @@ class PassWriter {
       known.set(input, row);
       return row;
     };
-    const result = this.#fused(index, read) ??
+    const result = this.#fused(index, read) ?? this.#maximum(index, read) ??
       this.#math.apply(value.op as Elementwise, value.inputs.map(read));
     return sequence(...before, set(local, result));
+  }
+
+  #maximum(index: number, read: (index: number) => Local): Code | null {
+    const row = this.#rowOfMax(index);
+    const mask = row === undefined ? undefined : this.#masks.get(row);
+    if (mask === undefined) return null;
+    const full = this.#values[index]!.inputs.find((input) => input !== row)!;
+    // pmax keeps a NaN of its first operand; a mask of ones is a NaN.
+    return v128.or(f32x4.pmax(read(full), read(row!)), mask);
   }
 
   /** A sum or difference with a product used nowhere else, in one instruction. */

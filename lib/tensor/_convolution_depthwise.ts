@@ -2,9 +2,9 @@
  * Depthwise convolutions with one filter per channel: vectors of channels, tiles of neighbouring pixels in registers, each pixel
  * loaded once per row of taps. Nothing is padded: pixels near the borders have code of their own with the taps that they reach.
  */
-import { call, type Code, countUp, f32x4, i32, type Local, sequence, set, v128 } from "../wasm/mod.ts";
+import { call, type Code, f32x4, i32, type Local, sequence, set, v128 } from "../wasm/mod.ts";
 import type { ConvolutionGeometry, ConvolutionProduct } from "./_convolution_engine.ts";
-import { multiplyAdd, storeLanes, wholeVectors } from "./_convolution_kernels.ts";
+import { multiplyAdd, repeat, storeLanes, variables, wholeVectors } from "./_convolution_kernels.ts";
 import {
   bytesOf,
   type ConvolutionGenerator,
@@ -54,7 +54,7 @@ function imageProgram(
   const group = wide === channels
     ? batch
     : divisorUpTo(batch, GROUP_BYTES / bytesOf(sourceHeight, sourceWidth, wide));
-  const [at, to, counter] = sources.locals(3) as [Local, Local, Local];
+  const { at, to, from, onto, x, y } = variables(run, "i32", "at", "to", "from", "onto", "x", "y");
   const [source, target] = forward ? [input, output] : [output, input];
   run.add(set(at, source), set(to, target));
   const images = sources.images(at, group, sourceHeight, sourceWidth);
@@ -64,7 +64,6 @@ function imageProgram(
   const targetRow = bytesOf(targetWidth, channels);
   const tapRow = bytesOf(width.kernel, wide);
 
-  const [image, row, from, onto, x, y] = sources.locals(6) as [Local, Local, Local, Local, Local, Local];
   const rowLoops: Code[] = [];
   for (const rows of rowCourses!) {
     for (const columns of columnCourses!) {
@@ -81,43 +80,26 @@ function imageProgram(
         rowLoops.push(
           set(x, i32.add(from, end > start ? begin * rowPitch : 0)),
           set(y, i32.add(onto, (rows.targetFrom + rows.targetStep * first) * targetRow)),
-          countUp(
-            row,
-            0,
+          repeat(
+            run,
             count,
-            1,
-            sequence(
-              call(index, x, i32.add(taps.from, end > start ? lowest * tapRow : 0), y),
-              set(x, i32.add(x, rows.stride * rowPitch)),
-              set(y, i32.add(y, rows.targetStep * targetRow)),
-            ),
+            [[x, rows.stride * rowPitch], [y, rows.targetStep * targetRow]],
+            call(index, x, i32.add(taps.from, end > start ? lowest * tapRow : 0), y),
           ),
         );
       }
     }
   }
-  run.add(countUp(
-    counter,
-    0,
+  const targetImage = targetHeight * targetRow;
+  run.add(repeat(
+    run,
     batch / group,
-    1,
+    [[at, bytesOf(group, sourceHeight, sourceWidth, channels)], [to, group * targetImage]],
     sequence(
       images.prepare,
       set(from, images.from),
       set(onto, to),
-      countUp(
-        image,
-        0,
-        group,
-        1,
-        sequence(
-          ...rowLoops,
-          set(from, i32.add(from, sourceHeight * rowPitch)),
-          set(onto, i32.add(onto, targetHeight * targetRow)),
-        ),
-      ),
-      set(at, i32.add(at, bytesOf(group, sourceHeight, sourceWidth, channels))),
-      set(to, i32.add(to, group * targetHeight * targetRow)),
+      repeat(run, group, [[from, sourceHeight * rowPitch], [onto, targetImage]], sequence(...rowLoops)),
     ),
   ));
   return { bytes: sources.module.bytes(pages), scratchBytes: sources.plan.bytes };
@@ -126,13 +108,7 @@ function imageProgram(
   function rowFunction(rows: Course, columns: Course, tapRows: number): number {
     const kernel = sources.module.function(undefined, ["i32", "i32", "i32"]);
     const [source, taps, target] = kernel.params as [Local, Local, Local];
-    const [x, w, y, tile, vector] = [0, 1, 2, 3, 4].map(() => kernel.local("i32")) as [
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-    ];
+    const { x, w, y } = variables(kernel, "i32", "x", "w", "y");
     const places = columns.taps.length;
     const size = Math.min(8, 14 - places);
     const sums = Array.from({ length: size }, () => kernel.local("v128"));
@@ -168,26 +144,14 @@ function imageProgram(
         kernel.add(
           set(x, i32.add(source, reached > 0 ? bytesOf(begin + at * columns.stride, wide) : 0)),
           set(y, i32.add(target, bytesOf(columns.targetFrom, channels) + (stretch.first + at) * outPitch)),
-          countUp(
-            tile,
-            0,
+          repeat(
+            kernel,
             count,
-            1,
+            [[x, bytesOf(size * columns.stride, wide) - 16 * full], [y, size * outPitch - 16 * full]],
             sequence(
               set(w, taps),
-              countUp(
-                vector,
-                0,
-                full,
-                1,
-                sequence(
-                  compute(4),
-                  ...[x, w, y].map((address) => set(address, i32.add(address, 16))),
-                ),
-              ),
+              repeat(kernel, full, [[x, 16], [w, 16], [y, 16]], compute(4)),
               ...lanes > 0 ? [compute(lanes)] : [],
-              set(x, i32.add(x, bytesOf(size * columns.stride, wide) - 16 * full)),
-              set(y, i32.add(y, size * outPitch - 16 * full)),
             ),
           ),
         );

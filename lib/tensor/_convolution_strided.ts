@@ -4,9 +4,9 @@
  * places, those of F(4, 2); the single tap has nothing at the last place, infinity. So 4 x 4 outputs cost (2 * 4 + 1)^2 = 81 products
  * instead of 144, 3 x 3 outputs 49 instead of 81.
  */
-import { call, type Code, countUp, i32, type Local, sequence, set } from "../wasm/mod.ts";
+import { call, type Code, countUp, i32, sequence, set } from "../wasm/mod.ts";
 import type { ConvolutionGeometry } from "./_convolution_engine.ts";
-import { FLOAT, type Product } from "./_convolution_kernels.ts";
+import { FLOAT, type Product, repeat, variables } from "./_convolution_kernels.ts";
 import {
   bytesOf,
   type ConvolutionGenerator,
@@ -77,7 +77,16 @@ function forwardProgram(
     const map = builder.mapFilter(mapping, channels, outputs, depth, slot * channels);
     run.add(call(map, filter, mappedFilter));
   }
-  const [at, to, image, part, from, onto] = builder.locals(6) as [Local, Local, Local, Local, Local, Local];
+  const { at, to, part, from, onto } = variables(
+    builder.run,
+    "i32",
+    "at",
+    "to",
+    "image",
+    "part",
+    "from",
+    "onto",
+  );
   run.add(set(at, input), set(to, output));
   const source = builder.source([readAxis(scheme, height), readAxis(scheme, width)], channels, images, at);
   const [leftPlace, rightPlace, outPlace] = [
@@ -149,11 +158,10 @@ function forwardProgram(
         );
       }),
     );
-  run.add(countUp(
-    image,
-    0,
+  run.add(repeat(
+    run,
     batch / images,
-    1,
+    [[at, images * bytesOf(height.input, width.input, channels)], [to, images * height.output * targetRow]],
     sequence(
       source.prepare,
       countUp(
@@ -191,8 +199,6 @@ function forwardProgram(
           ),
         ),
       ),
-      set(at, i32.add(at, images * bytesOf(height.input, width.input, channels))),
-      set(to, i32.add(to, images * height.output * targetRow)),
     ),
   ));
   return builder.program();

@@ -6,7 +6,14 @@
  */
 import { call, type Code, countUp, i32, type Local, memory, sequence, set, when } from "../wasm/mod.ts";
 import type { ConvolutionGeometry, ConvolutionProduct } from "./_convolution_engine.ts";
-import { FLOAT, type PaddedAxis, type Product, transposeMatrix } from "./_convolution_kernels.ts";
+import {
+  FLOAT,
+  type PaddedAxis,
+  type Product,
+  repeat,
+  transposeMatrix,
+  variables,
+} from "./_convolution_kernels.ts";
 import {
   bytesOf,
   type ConvolutionGenerator,
@@ -116,7 +123,7 @@ function imageProgram(
   };
   run.add(call(builder.mapFilter(filterMapping, inner, columns), taps, mappedFilter));
 
-  const [at, to, image, part] = builder.locals(4) as [Local, Local, Local, Local];
+  const { at, to, part } = variables(builder.run, "i32", "at", "to", "part");
   run.add(set(at, source), set(to, target));
   const padded = (axis: Side): PaddedAxis => ({
     input: axis.source,
@@ -137,7 +144,14 @@ function imageProgram(
   });
 
   const targetRow = bytesOf(width.target, columns);
-  const [reading, writing, from, onto] = builder.locals(4) as [Local, Local, Local, Local];
+  const { reading, writing, from, onto } = variables(
+    builder.run,
+    "i32",
+    "reading",
+    "writing",
+    "from",
+    "onto",
+  );
   const whole = Math.floor(width.target / side);
   const restHeight = (height.target - 1) % side + 1;
   const restWidth = width.target % side;
@@ -199,16 +213,13 @@ function imageProgram(
           : when(i32.eq(i32.add(row, i32.mul(part, rows)), rows * parts - 1), writeRow(restHeight), fullRow),
     ),
   );
-  run.add(countUp(
-    image,
-    0,
+  run.add(repeat(
+    run,
     batch / images,
-    1,
+    [[at, images * bytesOf(height.source, width.source, inner)], [to, images * height.target * targetRow]],
     sequence(
       tileSource.prepare,
       countUp(part, 0, parts, 1, block),
-      set(at, i32.add(at, images * bytesOf(height.source, width.source, inner))),
-      set(to, i32.add(to, images * height.target * targetRow)),
     ),
   ));
   return builder.program();
@@ -227,7 +238,7 @@ function filterGradientProgram(
   const [input, filter, output] = builder.parameters;
   const blocks = blocksOf(scheme, batch, height.output, width.output, channels + outputs);
   const { images, parts, rows, columns: across, tiles } = blocks;
-  const [at, up, image, part] = builder.locals(4) as [Local, Local, Local, Local];
+  const { at, up, part } = variables(builder.run, "i32", "at", "up", "part");
   run.add(set(at, input), set(up, output));
   const covered = (size: number) => Math.ceil(size / side) * side;
   const read = ({ input, output, before }: Axis): PaddedAxis => ({
@@ -249,7 +260,7 @@ function filterGradientProgram(
     { source: gradients, map: transpose(maps.output), target: mappedGradients, pitch: pitches[1] },
   ];
   const mapBlock = sides.map(({ source, map, target, pitch }) => {
-    const [reading, writing] = builder.locals(2) as [Local, Local];
+    const { reading, writing } = variables(builder.run, "i32", "reading", "writing");
     const mapRow = builder.mapping(tilesToPlaces(scheme, map, source, across, pitch));
     const tileRow = side * source.rowPitch;
     const written = bytesOf(across, source.channels);
@@ -281,11 +292,13 @@ function filterGradientProgram(
   };
   run.add(
     memory.fill(sums, 0, places * pitches[2]),
-    countUp(
-      image,
-      0,
+    repeat(
+      run,
       batch / images,
-      1,
+      [[at, images * bytesOf(height.input, width.input, channels)], [
+        up,
+        images * bytesOf(height.output, width.output, outputs),
+      ]],
       sequence(
         inputs.prepare,
         gradients.prepare,
@@ -306,8 +319,6 @@ function filterGradientProgram(
             ),
           ),
         ),
-        set(at, i32.add(at, images * bytesOf(height.input, width.input, channels))),
-        set(up, i32.add(up, images * bytesOf(height.output, width.output, outputs))),
       ),
     ),
     call(builder.mapping(filterBack), sums, filter),

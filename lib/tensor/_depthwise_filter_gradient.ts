@@ -12,7 +12,15 @@ import {
   v128,
 } from "../wasm/mod.ts";
 import type { ConvolutionGeometry } from "./_convolution_engine.ts";
-import { grid, loadLanes, multiplyAdd, storeLanes, wholeVectors } from "./_convolution_kernels.ts";
+import {
+  grid,
+  loadLanes,
+  multiplyAdd,
+  repeat,
+  storeLanes,
+  variables,
+  wholeVectors,
+} from "./_convolution_kernels.ts";
 import {
   bytesOf,
   type ConvolutionProgram,
@@ -40,17 +48,7 @@ export function filterGradientProgram(
   const [input, filter, output] = run.params as [Local, Local, Local];
   const imageBytes = bytesOf(height.input, width.input, wide);
   const group = wide === channels ? batch : divisorUpTo(batch, GROUP_BYTES / imageBytes);
-  const [at, up, counter, image, from, upstream, x, dy, band] = sources.locals(9) as [
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-  ];
+  const { at, up, from, upstream, x, dy } = variables(run, "i32", "at", "up", "from", "upstream", "x", "dy");
   run.add(set(at, input), set(up, output));
   const inputs = sources.images(at, group, height.input, width.input);
   const gradients = sources.images(up, group, height.output, width.output);
@@ -67,45 +65,34 @@ export function filterGradientProgram(
     const passes = functions.get(end - start) ?? passFunctions(end - start);
     functions.set(end - start, passes);
     const begin = rows.from + rows.stride * first + rows.dilation * start;
-    const run = (count: number) =>
+    const add = (count: number) =>
       sequence(
         ...passes.map((index) =>
           call(index, x, dy, i32.add(sums, bytesOf(start, width.kernel, wide)), count)
         ),
-        set(x, i32.add(x, count * rows.stride * rowPitch)),
-        set(dy, i32.add(dy, count * upRow)),
       );
     const rest = count % bandRows;
+    const steps = [[x, bandRows * rows.stride * rowPitch], [dy, bandRows * upRow]] as const;
     return [
       set(x, i32.add(from, begin * rowPitch)),
       set(dy, i32.add(upstream, first * upRow)),
-      countUp(band, 0, Math.floor(count / bandRows), 1, run(bandRows)),
-      ...rest > 0 ? [run(rest)] : [],
+      repeat(run, Math.floor(count / bandRows), steps, add(bandRows)),
+      ...rest > 0 ? [add(rest)] : [],
     ];
   });
-  run.add(countUp(
-    counter,
-    0,
+  run.add(repeat(
+    run,
     batch / group,
-    1,
+    [
+      [at, bytesOf(group, height.input, width.input, channels)],
+      [up, bytesOf(group, height.output, width.output, channels)],
+    ],
     sequence(
       inputs.prepare,
       gradients.prepare,
       set(from, inputs.from),
       set(upstream, gradients.from),
-      countUp(
-        image,
-        0,
-        group,
-        1,
-        sequence(
-          ...loops,
-          set(from, i32.add(from, imageBytes)),
-          set(upstream, i32.add(upstream, height.output * upRow)),
-        ),
-      ),
-      set(at, i32.add(at, bytesOf(group, height.input, width.input, channels))),
-      set(up, i32.add(up, bytesOf(group, height.output, width.output, channels))),
+      repeat(run, group, [[from, imageBytes], [upstream, height.output * upRow]], sequence(...loops)),
     ),
   ));
   if (wide !== channels) run.add(narrow());
@@ -123,13 +110,7 @@ export function filterGradientProgram(
   function passFunction(start: number, end: number): number {
     const kernel = sources.module.function(undefined, ["i32", "i32", "i32", "i32"]);
     const [inputs, gradients, target, count] = kernel.params as [Local, Local, Local, Local];
-    const [x, dy, row, tile, vector] = [0, 1, 2, 3, 4].map(() => kernel.local("i32")) as [
-      Local,
-      Local,
-      Local,
-      Local,
-      Local,
-    ];
+    const { x, dy, row } = variables(kernel, "i32", "x", "dy", "row");
     const totals = grid(end - start, width.kernel, () => kernel.local("v128"));
     const size = width.kernel > 9 ? 2 : 4;
     const upstream = Array.from({ length: size }, () => kernel.local("v128"));
@@ -145,11 +126,10 @@ export function filterGradientProgram(
         sequence(
           set(x, i32.add(inputs, bytesOf(begin + at * columns.stride, wide))),
           set(dy, i32.add(gradients, bytesOf(stretch.first + at, wide))),
-          countUp(
-            tile,
-            0,
+          repeat(
+            kernel,
             count,
-            1,
+            [[x, bytesOf(size * columns.stride, wide)], [dy, bytesOf(size, wide)]],
             sequence(
               ...upstream.slice(0, size).map((local, index) =>
                 set(local, v128.load(dy, bytesOf(index, wide)))
@@ -162,18 +142,15 @@ export function filterGradientProgram(
                   ),
                 ])
               ),
-              set(x, i32.add(x, bytesOf(size * columns.stride, wide))),
-              set(dy, i32.add(dy, bytesOf(size, wide))),
             ),
           ),
         )
       );
     });
-    kernel.add(countUp(
-      vector,
-      0,
+    kernel.add(repeat(
+      kernel,
       wide / 4,
-      1,
+      [[inputs, 16], [gradients, 16], [target, 16]],
       sequence(
         each((total) => set(total, f32x4.const(0))),
         countUp(
@@ -190,9 +167,8 @@ export function filterGradientProgram(
         each((total, index, place) =>
           v128.store(target, f32x4.add(v128.load(target, offset(index, place)), total), offset(index, place))
         ),
-        set(inputs, i32.add(i32.sub(inputs, i32.mul(count, rows.stride * rowPitch)), 16)),
-        set(gradients, i32.add(i32.sub(gradients, i32.mul(count, upRow)), 16)),
-        set(target, i32.add(target, 16)),
+        set(inputs, i32.sub(inputs, i32.mul(count, rows.stride * rowPitch))),
+        set(gradients, i32.sub(gradients, i32.mul(count, upRow))),
       ),
     ));
     return kernel.index;
@@ -200,7 +176,7 @@ export function filterGradientProgram(
 
   /** Copies the sums, whole vectors of channels, to the filter gradient. */
   function narrow(): Code {
-    const [tap, read, written] = sources.locals(3) as [Local, Local, Local];
+    const { read, written } = variables(run, "i32", "read", "written");
     const vectors = Array.from({ length: wide / 4 }, (_, vector) => {
       const lanes = Math.min(channels - 4 * vector, 4);
       return storeLanes(written, loadLanes(read, 4, 16 * vector), lanes, 16 * vector);
@@ -208,16 +184,11 @@ export function filterGradientProgram(
     return sequence(
       set(read, sums),
       set(written, filter),
-      countUp(
-        tap,
-        0,
+      repeat(
+        run,
         height.kernel * width.kernel,
-        1,
-        sequence(
-          ...vectors,
-          set(read, i32.add(read, bytesOf(wide))),
-          set(written, i32.add(written, bytesOf(channels))),
-        ),
+        [[read, bytesOf(wide)], [written, bytesOf(channels)]],
+        sequence(...vectors),
       ),
     );
   }

@@ -63,14 +63,10 @@ export class Sources {
     this.#wide = wholeVectors(channels);
   }
 
-  locals(count: number): Local[] {
-    return Array.from({ length: count }, () => this.run.local("i32"));
-  }
-
   scratch(bytes: number): Local {
-    const [address] = this.locals(1);
-    this.run.add(set(address!, i32.add(this.run.params[3]!, this.plan.take(bytes))));
-    return address!;
+    const address = this.run.local("i32");
+    this.run.add(set(address, i32.add(this.run.params[3]!, this.plan.take(bytes))));
+    return address;
   }
 
   /** Where images [h, w, c] at `at` are read, and what makes them readable. */

@@ -1,7 +1,14 @@
 /** The gradients of 3 x 3 convolutions of stride 2 by Winograd's minimal filtering. */
 import { call, type Code, countUp, i32, type Local, memory, sequence, set } from "../wasm/mod.ts";
 import type { ConvolutionGeometry } from "./_convolution_engine.ts";
-import { FLOAT, type PaddedAxis, type Product, transposeMatrix } from "./_convolution_kernels.ts";
+import {
+  FLOAT,
+  type PaddedAxis,
+  type Product,
+  repeat,
+  transposeMatrix,
+  variables,
+} from "./_convolution_kernels.ts";
 import { bytesOf, type ConvolutionProgram, type GeneratorSettings } from "./_convolution_program.ts";
 import type { Axis } from "./_convolution_window.ts";
 import {
@@ -82,7 +89,16 @@ export function inputGradientProgram(
     return { rows, columns, slot, filter: mapped };
   });
 
-  const [at, to, image, part, from, onto] = builder.locals(6) as [Local, Local, Local, Local, Local, Local];
+  const { at, to, part, from, onto } = variables(
+    builder.run,
+    "i32",
+    "at",
+    "to",
+    "image",
+    "part",
+    "from",
+    "onto",
+  );
   run.add(set(at, output), set(to, input));
   const source = builder.source([vertical.read, horizontal.read], outputs, images, at);
   const [leftPlace, outPlace] = [bytesOf(tiles, outputs), bytesOf(tiles, across)];
@@ -159,11 +175,10 @@ export function inputGradientProgram(
     const last = vertical.counts[rows.parity]! - side * (vertical.tiles - 1);
     return lastRowApart(blocks, part, write, last, side);
   });
-  run.add(countUp(
-    image,
-    0,
+  run.add(repeat(
+    run,
     batch / images,
-    1,
+    [[at, images * bytesOf(outputHeight, outputWidth, outputs)], [to, images * inputHeight * targetRow]],
     sequence(
       source.prepare,
       countUp(
@@ -195,8 +210,6 @@ export function inputGradientProgram(
           ),
         ),
       ),
-      set(at, i32.add(at, images * bytesOf(outputHeight, outputWidth, outputs))),
-      set(to, i32.add(to, images * inputHeight * targetRow)),
     ),
   ));
   return builder.program();
@@ -217,7 +230,7 @@ export function filterGradientProgram(
   const blocks = blocksOf(scheme, batch, height.output, width.output, depth + outputs);
   const { images, parts, columns: across, tiles } = blocks;
   const place = placeOf(scheme);
-  const [at, up, image, part] = builder.locals(4) as [Local, Local, Local, Local];
+  const { at, up, part } = variables(builder.run, "i32", "at", "up", "part");
   run.add(set(at, input), set(up, output));
   const inputs = builder.source([readAxis(scheme, height), readAxis(scheme, width)], channels, images, at);
   const upstream = ({ output }: Axis): PaddedAxis => ({
@@ -287,11 +300,13 @@ export function filterGradientProgram(
   );
   run.add(
     memory.fill(sums, 0, places * pitches[2]),
-    countUp(
-      image,
-      0,
+    repeat(
+      run,
       batch / images,
-      1,
+      [[at, images * bytesOf(height.input, width.input, channels)], [
+        up,
+        images * bytesOf(height.output, width.output, outputs),
+      ]],
       sequence(
         inputs.prepare,
         gradients.prepare,
@@ -322,8 +337,6 @@ export function filterGradientProgram(
             ...products,
           ),
         ),
-        set(at, i32.add(at, images * bytesOf(height.input, width.input, channels))),
-        set(up, i32.add(up, images * bytesOf(height.output, width.output, outputs))),
       ),
     ),
     ...back,

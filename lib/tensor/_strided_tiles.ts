@@ -1,6 +1,6 @@
 /** Tiles of 3 x 3 convolutions of stride 2 by parities: their places, and code that goes over them. */
 import { call, type Code, i32, type Local, sequence, set, when } from "../wasm/mod.ts";
-import type { PaddedAxis } from "./_convolution_kernels.ts";
+import { type PaddedAxis, variables } from "./_convolution_kernels.ts";
 import { bytesOf } from "./_convolution_program.ts";
 import type { Axis } from "./_convolution_window.ts";
 import {
@@ -120,7 +120,7 @@ export function mapBlock(
   written: number,
   maps: readonly number[],
 ): Code {
-  const [reading, writing] = builder.locals(2) as [Local, Local];
+  const { reading, writing } = variables(builder.run, "i32", "reading", "writing");
   return sequence(
     set(reading, i32.add(from, i32.mul(part, blocks.rows * tileRow))),
     set(writing, target),

@@ -18,7 +18,9 @@ import {
   padImages,
   type Product,
   productTiles,
+  repeat,
   rowTiles,
+  variables,
 } from "./_convolution_kernels.ts";
 import {
   bytesOf,
@@ -139,10 +141,6 @@ export class WinogradBuilder {
     return this.run.params as [Local, Local, Local, Local];
   }
 
-  locals(count: number): Local[] {
-    return Array.from({ length: count }, () => this.run.local("i32"));
-  }
-
   /** An address in the scratch. */
   scratch(bytes: number): Local {
     const address = this.run.local("i32");
@@ -183,7 +181,6 @@ export class WinogradBuilder {
   mapping({ rowMap, columnMap, tiles, vectors, load, store, sourceStep, targetStep }: TileMapping): number {
     const mapping = this.module.function(undefined, ["i32", "i32"]);
     const [source, target] = mapping.params as [Local, Local];
-    const [tile, vector] = [mapping.local("i32"), mapping.local("i32")];
     const mapper = new TileMapper(mapping, this.settings.relaxed);
     const body = mapper.tile(
       rowMap,
@@ -196,22 +193,11 @@ export class WinogradBuilder {
     );
     mapping.add(
       mapper.constants(),
-      countUp(
-        tile,
-        0,
+      repeat(
+        mapping,
         tiles,
-        1,
-        sequence(
-          countUp(
-            vector,
-            0,
-            vectors,
-            1,
-            sequence(body, set(source, i32.add(source, 16)), set(target, i32.add(target, 16))),
-          ),
-          set(source, i32.add(source, sourceStep - 16 * vectors)),
-          set(target, i32.add(target, targetStep - 16 * vectors)),
-        ),
+        [[source, sourceStep - 16 * vectors], [target, targetStep - 16 * vectors]],
+        repeat(mapping, vectors, [[source, 16], [target, 16]], body),
       ),
     );
     return mapping.index;
@@ -230,12 +216,7 @@ export class WinogradBuilder {
   ): number {
     const mapping = this.module.function(undefined, ["i32", "i32"]);
     const [filter, target] = mapping.params as [Local, Local];
-    const [block, row, source, written] = [0, 1, 2, 3].map(() => mapping.local("i32")) as [
-      Local,
-      Local,
-      Local,
-      Local,
-    ];
+    const { source, written } = variables(mapping, "i32", "source", "written");
     const mapper = new TileMapper(mapping, this.settings.relaxed);
     const loops = columnBlocks(columns).map(({ count, vectors }) => {
       const vector = sequence(
@@ -249,21 +230,15 @@ export class WinogradBuilder {
         set(source, i32.add(source, 16)),
         set(written, i32.add(written, 16)),
       );
-      const line = sequence(
-        ...Array.from({ length: vectors }, () => vector),
-        set(source, i32.add(source, bytesOf(columns) - 16 * vectors)),
-      );
-      return countUp(
-        block,
-        0,
+      const line = Array.from({ length: vectors }, () => vector);
+      return repeat(
+        mapping,
         count,
-        1,
+        [[filter, 16 * vectors], [target, 16 * vectors * depth]],
         sequence(
           set(source, filter),
           set(written, i32.add(target, 16 * vectors * start)),
-          countUp(row, 0, inner, 1, line),
-          set(filter, i32.add(filter, 16 * vectors)),
-          set(target, i32.add(target, 16 * vectors * depth)),
+          repeat(mapping, inner, [[source, bytesOf(columns) - 16 * vectors]], sequence(...line)),
         ),
       );
     });
@@ -281,7 +256,7 @@ export class WinogradBuilder {
     rightBlock: (lanes: number) => number,
     places = this.scheme.places,
   ): Code {
-    const [place, n, a, b, o] = this.locals(5) as [Local, Local, Local, Local, Local];
+    const { a, b, o } = variables(this.run, "i32", "a", "b", "o");
     const blocks = columnBlocks(columns).map((block) => {
       const lanes = block.vectors * 4;
       const shape = product(lanes);
@@ -294,13 +269,7 @@ export class WinogradBuilder {
         );
         done += size * count;
       }
-      return countUp(
-        n,
-        0,
-        block.count,
-        1,
-        sequence(...calls, set(b, i32.add(b, rightBlock(lanes))), set(o, i32.add(o, bytesOf(lanes)))),
-      );
+      return repeat(this.run, block.count, [[b, rightBlock(lanes)], [o, bytesOf(lanes)]], sequence(...calls));
     });
     const across = bytesOf(columns);
     const rightRow = columnBlocks(columns).reduce(
@@ -311,17 +280,11 @@ export class WinogradBuilder {
       set(a, left),
       set(b, right),
       set(o, out),
-      countUp(
-        place,
-        0,
+      repeat(
+        this.run,
         places,
-        1,
-        sequence(
-          ...blocks,
-          set(a, i32.add(a, leftPlace)),
-          set(b, i32.add(b, rightPlace - rightRow)),
-          set(o, i32.add(o, outPlace - across)),
-        ),
+        [[a, leftPlace], [b, rightPlace - rightRow], [o, outPlace - across]],
+        sequence(...blocks),
       ),
     );
   }
@@ -334,7 +297,7 @@ export function eachRow(
   addresses: readonly { readonly local: Local; readonly row: number; readonly image: number }[],
   body: (row: Local) => Code,
 ): Code {
-  const [image, row] = builder.locals(2) as [Local, Local];
+  const { image, row } = variables(builder.run, "i32", "image", "row");
   const advance = (step: "row" | "image") =>
     addresses.map(({ local, row, image }) =>
       set(local, i32.add(local, step === "row" ? row : image - rows * row))

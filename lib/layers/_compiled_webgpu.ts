@@ -26,6 +26,9 @@ interface Loaded extends Pick<WgslKernel, "sizes"> {
   })[];
 }
 
+/** More than a model uses; a software driver holds about a megabyte of code for each. */
+const MOST_KERNELS = 192;
+
 /** Kernels by program and shape, of each device: pipelines are freed when nothing holds them. */
 const kernels = new WeakMap<GPUDevice, Recent<string, Loaded>>();
 const names = new WeakMap<CompiledProgram, number>();
@@ -33,7 +36,7 @@ let programs = 0;
 
 function load(device: GPUDevice, program: CompiledProgram, shape: KernelShape): Loaded {
   let known = kernels.get(device);
-  if (known === undefined) kernels.set(device, known = new Recent(512));
+  if (known === undefined) kernels.set(device, known = new Recent(MOST_KERNELS));
   let name = names.get(program);
   if (name === undefined) names.set(program, name = programs++);
   const { samples, pixels, channels, groups } = shape;

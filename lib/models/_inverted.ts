@@ -18,6 +18,8 @@ export interface InvertedOptions {
   width?: number;
   /** Blocks in each stage; 0 leaves a stage out. Default: the published numbers. */
   blocks?: readonly number[];
+  /** Channels of the last 1 x 1 convolution. Default: the published number, with or without the width as published. */
+  head?: number;
   classes: number;
   /** Channels of the input images; 3 by default. */
   inputChannels?: number;
@@ -158,7 +160,8 @@ export function invertedNetwork(
       return new InvertedBottleneck(config, ...at(`${name}.block${block + 1}`));
     })
   );
-  const last = width < 1 && !published.narrowsHead ? published.head : roundChannels(published.head, width);
+  const narrow = width >= 1 || published.narrowsHead;
+  const last = options.head ?? (narrow ? roundChannels(published.head, width) : published.head);
   const head = new Convolution({ kernel: 1, input: channels, output: last, stride: 1 }, ...at("head"));
   const headNorm = makeNorm("head.norm", last);
   const classifier = new Dense(last, classes, ...at("classifier"));
@@ -185,10 +188,15 @@ export function invertedNetwork(
 /** The stages to build, with the strides that the images ask for. */
 function stagesOf(
   { name, stages }: InvertedNetwork,
-  { width = 1, blocks = stages.map(({ blocks }) => blocks), classes, inputChannels = 3, images = "small" }:
-    InvertedOptions,
+  options: InvertedOptions,
 ): (Stage & { name: string })[] {
-  checkSizes(`a ${name}`, { classes, inputChannels, blocks: blocks.reduce((sum, count) => sum + count, 0) });
+  const { width = 1, blocks = stages.map(({ blocks }) => blocks), images = "small" } = options;
+  checkSizes(`a ${name}`, {
+    classes: options.classes,
+    inputChannels: options.inputChannels ?? 3,
+    head: options.head ?? 1,
+    blocks: blocks.reduce((sum, count) => sum + count, 0),
+  });
   if (!(width > 0 && Number.isFinite(width))) {
     throw new RangeError(
       `Cannot build a ${name} as 'width' must be a number above 0: current value is ${width}`,

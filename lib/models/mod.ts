@@ -1,10 +1,19 @@
 /**
  * Convolutional networks that take any layer graph as their normalization-activation.
  *
- * {@linkcode resnet}, {@linkcode mobileNet} and {@linkcode efficientNet}, each for small images and for large ones.
+ * {@linkcode resnet}, {@linkcode mobileNet} and {@linkcode efficientNet}, each for small images and for large ones;
+ * {@linkcode anchor} builds the forms that a search tries its layers in.
  *
  * @module
  */
+export {
+  anchor,
+  type AnchorForm,
+  type AnchorName,
+  type AnchorOptions,
+  anchors,
+  type AnchorScale,
+} from "./anchors.ts";
 export { efficientNet, type EfficientNetConfig } from "./efficientnet.ts";
 export { mobileNet, type MobileNetConfig } from "./mobilenet.ts";
 export { type ImageModel, type ImageSize, type Padding, parameterCount, type StageVisitor } from "./model.ts";

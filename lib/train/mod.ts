@@ -4,6 +4,8 @@
  * A model is anything with parameters and logits ({@linkcode Classifier}); batches are anything iterable, so data sets and models
  * are given, not imported. A loss that is not finite ends a training with a result that says so.
  *
+ * {@linkcode trainWithQualityTest} and {@linkcode classifierStability} are the two tests that a search rejects layers by.
+ *
  * @module
  */
 export {
@@ -18,7 +20,9 @@ export {
 } from "./classifier.ts";
 export { crossEntropy } from "./cross_entropy.ts";
 export { constant, cosine, type Schedule } from "./schedule.ts";
+export { type QualityTest, type QualityVerdict, trainWithQualityTest } from "./quality.ts";
 export {
+  classifierStability,
   type GradientNorm,
   gradientNorm,
   type StabilityOptions,

@@ -1,5 +1,7 @@
 /** The stability test of EvoNorm's search: how far a network's gradients can be driven. */
 import * as tf from "@tensorflow/tfjs";
+import { type Classifier, type LabelledBatch, upload } from "./classifier.ts";
+import { crossEntropy } from "./cross_entropy.ts";
 
 /** Settings of {@linkcode stabilityTest}. The paper states `steps` and `limit`, not the rate. */
 export interface StabilityOptions {
@@ -102,6 +104,42 @@ export async function stabilityTest(
     rejected: firstAboveLimit !== null,
     seconds: (performance.now() - start) / 1000,
   };
+}
+
+/**
+ * The stability test of a classifier with mean cross-entropy in training mode, over all that it trains. Its parameters and moving
+ * statistics are put back as they were. The images are the first `batchSize` of `batch`, by default 8: "one small batch", large enough for
+ * batch statistics, small as differentiating twice keeps both passes in memory.
+ *
+ * @throws {RangeError} if an option is out of range, or the batch is smaller than `batchSize`
+ */
+export async function classifierStability(
+  model: Classifier,
+  batch: LabelledBatch,
+  options: StabilityOptions & { batchSize?: number } = {},
+): Promise<StabilityResult> {
+  const { batchSize: size = 8 } = options;
+  if (!(Number.isInteger(size) && size >= 1 && size <= batch.size)) {
+    throw new RangeError(
+      `Cannot test stability as 'batchSize' must be a whole number in [1, ${batch.size}]: current value is ${size}`,
+    );
+  }
+  const pixels = batch.height * batch.width * batch.channels;
+  const [images, labels] = upload({
+    ...batch,
+    size,
+    images: batch.images.subarray(0, size * pixels),
+    labels: batch.labels.subarray(0, size),
+  });
+  try {
+    return await stabilityTest(
+      () => crossEntropy(model.forward(images, true), labels),
+      model.parameters.filter(({ kind }) => kind !== "statistic").map(({ variable }) => variable),
+      { ...options, restored: model.parameters.map(({ variable }) => variable) },
+    );
+  } finally {
+    tf.dispose([images, labels]);
+  }
 }
 
 /**

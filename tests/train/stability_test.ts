@@ -1,7 +1,15 @@
 import * as tf from "@tensorflow/tfjs";
 import assert from "node:assert/strict";
+import type { LayerGraph } from "../../lib/graph/mod.ts";
 import { stream, useBackend } from "../../lib/tensor/mod.ts";
-import { crossEntropy, gradientNorm, stabilityTest } from "../../lib/train/mod.ts";
+import { anchor, type ImageModel } from "../../lib/models/mod.ts";
+import {
+  classifierStability,
+  crossEntropy,
+  gradientNorm,
+  type LabelledBatch,
+  stabilityTest,
+} from "../../lib/train/mod.ts";
 
 await useBackend("wasm");
 
@@ -113,4 +121,67 @@ Deno.test("cross-entropy: value and gradient in closed form, and its second deri
     assert.ok(close(value, (shifted(1e-4) - shifted(-1e-4)) / 2e-4, 1e-5), `direction ${index}`);
   });
   tf.dispose([x, y, found]);
+});
+
+const side = 8;
+const batch: LabelledBatch = {
+  images: stream(2).normal(12 * side * side * 3),
+  labels: stream(3).integers(12, 10),
+  size: 12,
+  height: side,
+  width: side,
+  channels: 3,
+};
+
+/** x^3 * exp(|x|): nothing keeps its gradients small. */
+const wild: LayerGraph = {
+  nodes: [
+    { op: "Square", inputs: [0] },
+    { op: "Mul", inputs: [0, 4] },
+    { op: "Abs", inputs: [0] },
+    { op: "Exp", inputs: [6] },
+    { op: "Mul", inputs: [5, 7] },
+  ],
+};
+
+for (const name of ["resnet", "mobilenet", "efficientnet"] as const) {
+  Deno.test(`${name}: BN-ReLU withstands some steps of ascent, a layer that explodes does not`, async () => {
+    const test = async (layer: string | LayerGraph) => {
+      const model = anchor(name, "smoke", layer, stream(4).child("init"));
+      const before = values(model);
+      const tensors = tf.memory().numTensors;
+      const result = await classifierStability(model, batch, { steps: 3, rate: 0.01 });
+      assert.equal(tf.memory().numTensors, tensors, "tensors are left behind");
+      assert.deepEqual(values(model), before, "the model is as it was, moving statistics too");
+      model.dispose();
+      return result;
+    };
+    const sane = await test("BN-ReLU");
+    assert.equal(sane.rejected, false);
+    assert.equal(sane.norms.length, 4);
+    assert.ok(sane.norms.at(-1)! > sane.norms[0]!, `the norm climbs: ${sane.norms}`);
+    assert.equal((await test(wild)).rejected, true);
+  });
+}
+
+function values(model: ImageModel): number[][] {
+  return model.parameters.map(({ variable }) => [...variable.dataSync()]);
+}
+
+Deno.test("a classifier's test takes the first images of the batch, as many as asked for", async () => {
+  const model = anchor("resnet", "smoke", "EvoNorm-S0", stream(4).child("init"));
+  const options = { steps: 0, batchSize: 5 };
+  const whole = await classifierStability(model, batch, options);
+  const part = {
+    ...batch,
+    size: 5,
+    images: batch.images.slice(0, 5 * side * side * 3),
+    labels: batch.labels.slice(0, 5),
+  };
+  assert.deepEqual((await classifierStability(model, part, options)).norms, whole.norms);
+  await assert.rejects(classifierStability(model, batch, { batchSize: 13 }), {
+    name: "RangeError",
+    message: "Cannot test stability as 'batchSize' must be a whole number in [1, 12]: current value is 13",
+  });
+  model.dispose();
 });

@@ -164,11 +164,16 @@ export class History<G> {
 
   #draw(index: number): Pick<Proposal<G>, "index" | "origin" | "parent" | "genotype"> {
     const { initialMembers, freshShare, criterion, tournamentShare } = this.#settings;
-    const draws = this.#draws.child(index);
+    const own = this.#draws.child(index);
     const population = this.#population.asOf(this.#drawnAfter(index));
-    const fresh = (origin: Origin) => ({ index, origin, parent: null, genotype: this.#space.fresh(draws) });
+    // Fresh genotypes have draws of their own: the one of a number is the same whatever the settings and results are,
+    // so that searches with and without rejection, evolved and random, meet the same ones.
+    const fresh = (origin: Origin) => {
+      return { index, origin, parent: null, genotype: this.#space.fresh(own.child("fresh")) };
+    };
     if (population.length < initialMembers) return fresh("initial");
-    if (draws.float() < freshShare) return fresh("fresh");
+    if (own.float() < freshShare) return fresh("fresh");
+    const draws = own.child("offspring");
     const won = tournament(population, draws, criterion, tournamentShare);
     const genotype = this.#space.mutate(won.genotype, draws);
     return { index, origin: "offspring", parent: won.index, genotype };

@@ -114,7 +114,13 @@ class Search<G> {
   /** Evaluations started whose result is not in the history. */
   #open = 0;
   #failure: { readonly error: unknown } | undefined;
-  #wake = () => {};
+  /** Ends the pause that goes on, or else the next one: what happens between two pauses is not missed. */
+  #wake = () => {
+    this.#awake = true;
+    this.#resume();
+  };
+  #awake = false;
+  #resume = () => {};
   #saved = performance.now();
   #reported = -Infinity;
 
@@ -133,14 +139,13 @@ class Search<G> {
 
   async run(): Promise<SearchResult<G>> {
     const { signal } = this.#options;
-    const stop = () => this.#wake();
-    signal?.addEventListener("abort", stop);
+    signal?.addEventListener("abort", this.#wake);
     try {
       await this.#restore();
       const ended = await this.#loop();
       return { ended, progress: this.#progress() };
     } finally {
-      signal?.removeEventListener("abort", stop);
+      signal?.removeEventListener("abort", this.#wake);
       this.#stop.abort(signal?.reason ?? new Error("the search has ended"));
       await this.#save();
       this.#report(true);
@@ -167,11 +172,11 @@ class Search<G> {
     for (;;) {
       this.#options.signal?.throwIfAborted();
       if (this.#failure !== undefined) throw this.#failure.error;
+      if (this.#canCommit()) this.#commit();
       const ended = this.#ended();
       if (ended !== undefined) return ended;
       this.#propose();
       this.#launch();
-      if (this.#canCommit()) this.#commit();
       this.#report(false);
       const wait = !this.#canCommit();
       if (this.#unsaved.length >= BATCH || this.#saveDue() <= 0) await this.#save();
@@ -261,17 +266,19 @@ class Search<G> {
   async #pause(wait: boolean): Promise<void> {
     const { elapsedSeconds = Infinity } = this.#options.budget;
     const untilEnd = this.#began + 1000 * elapsedSeconds - performance.now();
+    // Once a second at least, so that the time left is reported while evaluations take long.
     const longest = Math.min(this.#saveDue(), untilEnd, 1000);
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, wait ? Math.max(0, longest) : 0);
-      this.#wake = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-      // A result or a failure may have come while the records were saved.
-      if (this.#failure !== undefined || this.#options.signal?.aborted || this.#canCommit()) this.#wake();
-    });
-    this.#wake = () => {};
+    if (!wait || !this.#awake) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, wait ? Math.max(0, longest) : 0);
+        this.#resume = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+    this.#resume = () => {};
+    this.#awake = false;
   }
 
   #report(last: boolean): void {

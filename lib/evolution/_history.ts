@@ -125,7 +125,7 @@ export class History<G> {
     }
     if (record.hash !== null && record.duplicateOf === null) this.#seen.set(record.hash, record.index);
     this.#proposed++;
-    return this.#enter(record, new KeptMember(record, this.#space));
+    return this.#enter(record, keptMember(record, this.#space));
   }
 
   /**
@@ -181,22 +181,13 @@ export class History<G> {
 }
 
 /** A member out of a journal: most of them are never looked at again, so its genotype is decoded when it is. */
-class KeptMember<G> implements Member<G> {
-  readonly index: number;
-  readonly scores: readonly number[];
-  readonly #encoded: string;
-  readonly #space: Space<G>;
-  #decoded: { readonly genotype: G } | undefined;
-
-  constructor({ index, scores, genotype }: CandidateRecord, space: Space<G>) {
-    this.index = index;
-    this.scores = scores ?? [];
-    this.#encoded = genotype;
-    this.#space = space;
-  }
-
-  get genotype(): G {
-    this.#decoded ??= { genotype: this.#space.decode(this.#encoded) };
-    return this.#decoded.genotype;
-  }
+function keptMember<G>({ index, scores, genotype: text }: CandidateRecord, space: Space<G>): Member<G> {
+  let decoded: { readonly genotype: G } | undefined;
+  return {
+    index,
+    scores: scores ?? [],
+    get genotype() {
+      return (decoded ??= { genotype: space.decode(text) }).genotype;
+    },
+  };
 }

@@ -5,6 +5,7 @@ import { type Criterion, tournamentSize, winner } from "./selection.ts";
 export interface Member<G> {
   /** Its number in the history. */
   readonly index: number;
+  /** What was accepted. */
   readonly genotype: G;
   /** One per anchor, larger is better. */
   readonly scores: readonly number[];
@@ -20,6 +21,7 @@ export class Population<G> {
   readonly #memory: number;
   #members: Member<G>[] = [];
 
+  /** `window`: its largest size; `memory`: how many results ago {@link asOf} may ask for. */
   constructor(window: number, memory = 0) {
     this.#window = window;
     this.#memory = memory;

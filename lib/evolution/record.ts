@@ -34,6 +34,7 @@ export type Origin = "initial" | "fresh" | "offspring";
 export interface CandidateRecord {
   /** Its number in order of submission, from 0. */
   readonly index: number;
+  /** Drawn at random, or mutated from a parent. */
   readonly origin: Origin;
   /** The winner that it was mutated from. */
   readonly parent: number | null;
@@ -61,7 +62,9 @@ export function wasEvaluated({ stages }: Pick<CandidateRecord, "stages">): boole
 
 /** A column of a table of records. */
 export interface RecordColumn {
+  /** `score_resnet`. */
   readonly name: string;
+  /** Whole numbers, numbers, or texts. */
   readonly kind: "int32" | "float64" | "utf8";
 }
 
@@ -70,6 +73,7 @@ export type RecordColumns = Readonly<Record<string, ArrayLike<number> | readonly
 
 /** What names the columns of records. */
 export interface RecordNames {
+  /** What a candidate is scored on, in order. */
   readonly anchors: readonly string[];
   /** Of the evaluation, in order. */
   readonly stages: readonly string[];

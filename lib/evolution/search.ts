@@ -16,7 +16,9 @@ import {
 
 /** A candidate as its evaluation sees it. */
 export interface Candidate<G> {
+  /** Its number in order of submission, from 0. */
   readonly index: number;
+  /** What is to be scored. */
   readonly genotype: G;
   /** Null where the space has no hash, or it is not used. */
   readonly hash: string | null;
@@ -26,6 +28,7 @@ export interface Candidate<G> {
 export interface SearchOptions<G> extends RecordNames {
   /** The root of all draws: `stream(seed)` of the tensor room, or a child of it. */
   readonly draws: Draws;
+  /** What is searched: {@link graphSpace} for layers. */
   readonly space: Space<G>;
   /**
    * What else decides the history: the seed, the options of the space, the task. Written into the journal, which
@@ -38,7 +41,9 @@ export interface SearchOptions<G> extends RecordNames {
    * are its own business: it reports them as `rejectedBy`. What it throws ends the search.
    */
   evaluate(candidate: Candidate<G>, signal: AbortSignal): Evaluation | Promise<Evaluation>;
+  /** When it ends. A later call with a larger budget and the same journal goes on. */
   readonly budget: Budget;
+  /** How it moves. Default: the paper's search. */
   readonly settings?: SearchSettings;
   /** Evaluations at once, at most `lookAhead`. Default: that many. Does not change the history. */
   readonly workers?: number;
@@ -56,6 +61,7 @@ export interface SearchOptions<G> extends RecordNames {
 export interface SearchResult<G> {
   /** The budget that was used up; `exhausted` if nothing new was found for very long. */
   readonly ended: keyof Budget | "exhausted";
+  /** Counts, best, and Pareto front at the end. */
   readonly progress: SearchProgress<G>;
 }
 

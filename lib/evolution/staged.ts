@@ -3,16 +3,21 @@ import type { Candidate } from "./search.ts";
 
 /** What one stage of an evaluation says: the candidate fails here, has its scores, or goes on to the next stage. */
 export interface StageVerdict {
+  /** Whether the candidate goes on to the next stage, or is accepted by the last. */
   readonly passed: boolean;
   /** Of the last stage. */
   readonly scores?: readonly number[];
+  /** Deterministic cost, default 0. */
   readonly work?: number;
+  /** What was measured. */
   readonly value?: number;
 }
 
 /** One stage: a test, or the training that gives the scores. */
 export interface Stage<G> {
+  /** One of the search's stages; a candidate that fails is rejected by this name. */
   readonly name: string;
+  /** Tests, or trains and scores. */
   run(candidate: Candidate<G>, signal: AbortSignal): StageVerdict | Promise<StageVerdict>;
 }
 

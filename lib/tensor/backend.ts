@@ -3,6 +3,7 @@
  * error that says how to get it, never a silent change to another.
  */
 import * as tf from "@tensorflow/tfjs";
+import { registerCast } from "./_cast.ts";
 import { registerConvolutionGradients } from "./conv_gradients.ts";
 import type { BackendDriver, BackendName, BackendOptions, BackendRecord } from "./_driver.ts";
 import { registerExtremumGradients } from "./_extremum_gradients.ts";
@@ -81,6 +82,7 @@ async function choose(name: BackendName | "auto", options: BackendOptions): Prom
   await driver.register(options);
   registerExtremumGradients();
   mendSavedOutputs();
+  registerCast();
   registerConvolutionGradients();
   const started = await tf.setBackend(wanted);
   if (!started || tf.getBackend() !== wanted) {

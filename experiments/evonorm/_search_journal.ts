@@ -35,6 +35,12 @@ export class ArrowJournal implements Journal {
   }
 }
 
+/** The records of the journal in a folder, whichever search it is of; none where there is no journal. */
+export function readRecords(folder: string, names: RecordNames): CandidateRecord[] {
+  const table = new AppendTable(folder, { columns: recordColumns(names), metadata: {} });
+  return [...table.read()].flatMap((columns) => fromColumns(columns, names));
+}
+
 /**
  * Writes the history of a search as one Arrow file: all columns but measured seconds, which no second run repeats. The
  * same search gives the same bytes, however many workers it had and however often it was stopped.

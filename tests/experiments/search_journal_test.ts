@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { ArrowJournal, writeHistory } from "../../experiments/evonorm/_search_journal.ts";
+import { ArrowJournal, readRecords, writeHistory } from "../../experiments/evonorm/_search_journal.ts";
 import { type CandidateRecord, search, searchIdentity } from "../../lib/evolution/mod.ts";
 import { names } from "../evolution/_digits.ts";
 import { digitsSearch, repeatable, run } from "../evolution/_helpers.ts";
@@ -18,7 +18,7 @@ function historyOf(records: readonly CandidateRecord[], folder: string): Uint8Ar
   return readFileSync(path);
 }
 
-const kept = (folder: string) => [...new ArrowJournal(folder, names).read(identity)].flat();
+const kept = (folder: string) => readRecords(folder, names);
 
 /** Starts the search as a process; `until` says when to kill it. Whether it came to its end. */
 async function process(folder: string, workers: number, until?: () => boolean): Promise<boolean> {

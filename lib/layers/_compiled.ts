@@ -12,7 +12,7 @@ import {
 } from "./_compiled_programs.ts";
 import { runWasm } from "./_compiled_wasm.ts";
 import { runWebgpu } from "./_compiled_webgpu.ts";
-import { interpretLayer } from "./_interpreted.ts";
+import { interpretedGradients } from "./_interpreted.ts";
 import type { LayerInputs, LayerOptions, LayerParts, LayerVectors } from "./_layer_inputs.ts";
 
 const backends: ReadonlyMap<string, RunProgram> = new Map([["wasm", runWasm], ["webgpu", runWebgpu]]);
@@ -122,7 +122,7 @@ function register(): void {
       const [x, ...rest] = savedTensors.slice(0, -1) as [tf.Tensor4D, ...tf.Tensor1D[]];
       const upstream = (dy as tf.Tensor[])[0]!;
       const gradients = tf.engine().state.gradientDepth > 0
-        ? interpretedGradients(attrs as unknown as Attributes, [x, ...rest], upstream)
+        ? gradientsAgain(attrs as unknown as Attributes, [x, ...rest], upstream)
         : tf.engine().runKernel(
           backwardName,
           [x, upstream, saved, ...rest] as unknown as tf.NamedTensorMap,
@@ -137,8 +137,8 @@ function register(): void {
   });
 }
 
-/** The gradients by operations that can be differentiated again, for when the backward pass is itself being differentiated. */
-function interpretedGradients(
+/** The gradients by the interpreter, for when the backward pass is itself being differentiated. */
+function gradientsAgain(
   { layer, groups }: Attributes,
   [x, ...rest]: readonly [tf.Tensor4D, ...tf.Tensor1D[]],
   dy: tf.Tensor,
@@ -146,21 +146,11 @@ function interpretedGradients(
   const movingMoments = layer.mode === "inference"
     ? new Map(layer.moments.map(({ node }, index) => [node, rest[layer.vectors.length + index]!]))
     : undefined;
-  const whole = (image: tf.Tensor, ...values: tf.Tensor[]) =>
-    interpretLayer(layer.parts, { x: image as tf.Tensor4D, vectors: named(layer, values) }, {
-      groups,
-      epsilon: layer.epsilon,
-      ...(movingMoments && { movingMoments }),
-    });
-  const inputs: tf.Tensor[] = [x, ...rest.slice(0, layer.vectors.length)];
-  // `tf.grads` would throw where the layer depends on none of its inputs, or not on one of them.
-  const { grads } = tf.engine().gradients(
-    () => whole(inputs[0]!, ...inputs.slice(1)),
-    inputs,
-    dy as tf.Tensor4D,
-    true,
-  );
-  return grads.map((gradient, index) => gradient as tf.Tensor | undefined ?? tf.zerosLike(inputs[index]!));
+  return interpretedGradients(layer.parts, { x, vectors: named(layer, rest) }, layer.vectors, dy, {
+    groups,
+    epsilon: layer.epsilon,
+    ...(movingMoments && { movingMoments }),
+  });
 }
 
 function named({ vectors }: CompiledLayer, values: tf.Tensor[]): LayerVectors {

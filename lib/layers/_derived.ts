@@ -12,7 +12,7 @@ import { currentDevice, type Device, type Handle } from "./_derived_device.ts";
 import { Execution, type Sizes } from "./_derived_execute.ts";
 import { type Plan, plan } from "./_derived_plan.ts";
 import { type DerivedProgram, derivedProgram, type ProgramOptions } from "./_derived_program.ts";
-import { interpretLayer } from "./_interpreted.ts";
+import { interpretedGradients } from "./_interpreted.ts";
 import type { LayerInputs, LayerOptions, LayerParts } from "./_layer_inputs.ts";
 
 type Layer = LayerParts;
@@ -86,7 +86,10 @@ export function derivedLayer(layer: Layer, inputs: LayerInputs, options: LayerOp
       }),
     (dy, [image, ...rest]) => {
       const given = rest.slice(0, read.length), rows = rest.slice(read.length);
-      if (isRecorded()) return interpretedGradients(layer, image as tf.Tensor4D, read, given, dy, options);
+      if (isRecorded()) {
+        const vectors = Object.fromEntries(read.map((name, k) => [name, given[k] as tf.Tensor1D]));
+        return interpretedGradients(layer, { x: image as tf.Tensor4D, vectors }, read, dy, options);
+      }
       return evaluate(device, program, sizes, (execution) => {
         give(execution, backward, named(image!, given).set("dy", dy));
         program.saved.forEach((index, k) => execution.give(index, device.handle(rows[k]!)));
@@ -134,23 +137,6 @@ function vector(device: Device, row: Handle, { channels }: Sizes): tf.Tensor1D {
 /** Whether operations are being recorded for an outer gradient. */
 function isRecorded(): boolean {
   return tf.engine().state.gradientDepth > 0;
-}
-
-/** The same gradients by operations that can be differentiated again. */
-function interpretedGradients(
-  layer: Layer,
-  x: tf.Tensor4D,
-  names: readonly VectorName[],
-  vectors: readonly tf.Tensor[],
-  dy: tf.Tensor4D,
-  { onBatchMoment: _measuredBefore, ...options }: LayerOptions,
-): tf.Tensor[] {
-  const whole = (image: tf.Tensor, ...given: tf.Tensor[]) =>
-    interpretLayer(layer, {
-      x: image as tf.Tensor4D,
-      vectors: Object.fromEntries(names.map((name, k) => [name, given[k] as tf.Tensor1D])),
-    }, options);
-  return tf.grads(whole)([x, ...vectors], dy);
 }
 
 /** Programs by layer, mode and size: a training run needs a handful, a search no more than that at a time. */

@@ -1,6 +1,7 @@
 /** A whole layer evaluated operation by operation. Room-private. */
 import * as tf from "@tensorflow/tfjs";
-import { isRelu } from "../compile/mod.ts";
+import { usesX } from "../graph/mod.ts";
+import { isRelu, type VectorName } from "../compile/mod.ts";
 import { add, multiply, relu } from "./_primitives.ts";
 import { interpret } from "./interpret.ts";
 import type { LayerInputs, LayerOptions, LayerParts } from "./_layer_inputs.ts";
@@ -26,4 +27,29 @@ export function interpretLayer(
   if (!post) return y;
   if (isRelu(post)) return relu(y);
   return interpret(post, { x: y, v0: vectors.tau ?? zeros(), v1: zeros() }, { groups, epsilon });
+}
+
+/**
+ * The gradients of sum(y * dy) to x and to vectors that the layer reads, by operations that can be differentiated again: for when a
+ * backward pass is itself being differentiated.
+ */
+export function interpretedGradients(
+  layer: LayerParts,
+  { x, vectors }: LayerInputs,
+  names: readonly VectorName[],
+  dy: tf.Tensor,
+  { onBatchMoment: _measuredBefore, ...options }: LayerOptions,
+): tf.Tensor[] {
+  const given = (values: readonly tf.Tensor[]) =>
+    Object.fromEntries(names.map((name, index) => [name, values[index] as tf.Tensor1D]));
+  const values = names.map((name) => vectors[name]!);
+  // TensorFlow.js refuses gradients to what a function does not read.
+  if (!usesX(layer.graph)) {
+    const constant = (...values: tf.Tensor[]) =>
+      interpretLayer(layer, { x, vectors: given(values) }, options);
+    return [tf.zerosLike(x), ...tf.grads(constant)(values, dy)];
+  }
+  const whole = (image: tf.Tensor, ...values: tf.Tensor[]) =>
+    interpretLayer(layer, { x: image as tf.Tensor4D, vectors: given(values) }, options);
+  return tf.grads(whole)([x, ...values], dy);
 }

@@ -15,7 +15,8 @@ import { maskSource } from "./_mask.ts";
 const arrows: Readonly<Record<string, readonly string[]>> = {
   graph: [],
   wasm: [],
-  tensor: ["wasm"],
+  convolution: ["wasm"],
+  tensor: ["wasm", "convolution"],
   experiment: [],
   figures: [],
   compile: ["graph", "wasm"],

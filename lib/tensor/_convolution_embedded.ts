@@ -1,20 +1,12 @@
 /** Convolutions by the kit's own kernels: WebAssembly SIMD written for the geometry at hand, on the wasm backend's memory. */
+import {
+  type ConvolutionGenerator,
+  convolutionGenerators,
+  type ConvolutionKernel,
+} from "../convolution/mod.ts";
 import { relaxedSimd } from "../wasm/mod.ts";
-import { depthwiseConvolution } from "./_convolution_depthwise.ts";
-import { directConvolution } from "./_convolution_direct.ts";
 import type { ConvolutionEngine, ConvolutionOperands } from "./_convolution_engine.ts";
-import type { ConvolutionGenerator, ConvolutionProgram } from "./_convolution_program.ts";
-import { stridedWinogradConvolution } from "./_convolution_strided.ts";
-import { winogradConvolution } from "./_convolution_winograd.ts";
 import { wasmHeap, wasmScratch } from "./wasm_heap.ts";
-
-/** In order: the first that takes a convolution makes its program. */
-const generators: readonly ConvolutionGenerator[] = [
-  winogradConvolution,
-  stridedWinogradConvolution,
-  directConvolution,
-  depthwiseConvolution,
-];
 
 /** TensorFlow.js's wasm memory starts with 256 pages; kernels are told of no more, nor of more than there are. */
 const MOST_PAGES = 256;
@@ -24,22 +16,22 @@ type Run = (input: number, filter: number, output: number, scratch: number) => v
 /** The engine; with `relaxed` false its kernels do without relaxed SIMD. */
 export function embeddedEngine(
   relaxed = relaxedSimd(),
-  candidates: readonly ConvolutionGenerator[] = generators,
+  candidates: readonly ConvolutionGenerator[] = convolutionGenerators,
 ): ConvolutionEngine {
   return {
     name: `own kernels, ${relaxed ? "relaxed" : "plain"} SIMD`,
     prepare(product, geometry) {
       const pages = Math.min(wasmHeap.memory.buffer.byteLength / 65536, MOST_PAGES);
       for (const generate of candidates) {
-        const program = generate(product, geometry, { relaxed, pages });
-        if (program !== null) return runner(program);
+        const kernel = generate(product, geometry, { relaxed, pages });
+        if (kernel !== null) return runner(kernel);
       }
       return null;
     },
   };
 }
 
-function runner({ bytes, scratchBytes }: ConvolutionProgram): (operands: ConvolutionOperands) => void {
+function runner({ bytes, scratchBytes }: ConvolutionKernel): (operands: ConvolutionOperands) => void {
   const module = new WebAssembly.Module(bytes);
   let bound: { readonly memory: WebAssembly.Memory; readonly run: Run } | null = null;
   return ({ input, filter, output }) => {

@@ -1,19 +1,5 @@
 /** What computes convolutions on the wasm backend's memory: the kit's own kernels, or a native library where it is set up. */
-import type { Axes } from "./_convolution_window.ts";
-
-/** The sizes of a convolution of images [n, h, w, c]; h, w, kernel, stride, padding and dilation are in the axes. */
-export interface ConvolutionGeometry {
-  readonly kind: "regular" | "depthwise";
-  readonly batch: number;
-  readonly axes: Axes;
-  /** Channels of the input, c. */
-  readonly channels: number;
-  /** Channels of the output: d of a filter [kh, kw, c, d]; c * m of a depthwise filter [kh, kw, c, m]. */
-  readonly outputs: number;
-}
-
-/** The three products of a convolution; each is the derivative of another. */
-export type ConvolutionProduct = "forward" | "inputGradient" | "filterGradient";
+import type { ConvolutionGeometry, ConvolutionProduct } from "../convolution/mod.ts";
 
 /** Addresses of float32 tensors in the wasm memory: images in, filter, images out (or the gradients to them). */
 export interface ConvolutionOperands {

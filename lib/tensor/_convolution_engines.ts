@@ -1,12 +1,8 @@
 /** Which engines compute the convolutions of the wasm backend, and the kernels that ask them. */
 import type * as tf from "@tensorflow/tfjs";
+import type { ConvolutionGeometry, ConvolutionProduct } from "../convolution/mod.ts";
 import { embeddedEngine } from "./_convolution_embedded.ts";
-import type {
-  ConvolutionEngine,
-  ConvolutionGeometry,
-  ConvolutionOperands,
-  ConvolutionProduct,
-} from "./_convolution_engine.ts";
+import type { ConvolutionEngine, ConvolutionOperands } from "./_convolution_engine.ts";
 import { type ConvolutionAttributes, convolutionAxes } from "./_convolution_window.ts";
 import { onednnEngine, onednnProblem } from "./_onednn.ts";
 import { wasmHeap } from "./wasm_heap.ts";

@@ -3,8 +3,8 @@
  * their own, and for dilated convolutions. Being compositions, they can be differentiated again.
  */
 import * as tf from "@tensorflow/tfjs";
+import type { Axes } from "../convolution/mod.ts";
 import {
-  type Axes,
   crop,
   type Margins,
   paddingOf,

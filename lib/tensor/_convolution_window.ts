@@ -6,19 +6,7 @@
  * strided slice is 50 times slower than the slices here.
  */
 import * as tf from "@tensorflow/tfjs";
-
-/** A convolution along height or width: y[i] = sum_a x[stride * i + dilation * a - before] w[a]. */
-export interface Axis {
-  readonly input: number;
-  readonly kernel: number;
-  readonly output: number;
-  readonly stride: number;
-  readonly dilation: number;
-  /** Zeros before the first pixel. */
-  readonly before: number;
-}
-
-export type Axes = readonly [height: Axis, width: Axis];
+import type { Axes, Axis } from "../convolution/mod.ts";
 
 /** Pixels to add before and after an axis; negative ones are cut off. */
 export type Margins = readonly [before: number, after: number];

@@ -1,13 +1,8 @@
 /** Convolutions by oneDNN where `deno task setup:onednn` has set it up, on the wasm backend's memory, without copies. */
 import { existsSync } from "node:fs";
 import process from "node:process";
-import type {
-  ConvolutionEngine,
-  ConvolutionGeometry,
-  ConvolutionOperands,
-  ConvolutionProduct,
-} from "./_convolution_engine.ts";
-import type { Axis } from "./_convolution_window.ts";
+import type { Axis, ConvolutionGeometry, ConvolutionProduct } from "../convolution/mod.ts";
+import type { ConvolutionEngine, ConvolutionOperands } from "./_convolution_engine.ts";
 import { foreignLibraryProblem, type Handle, loadOnednn } from "./_onednn_library.ts";
 import { onednnFiles, onednnVersion } from "./onednn_files.ts";
 import { OnednnConvolution, OnednnRuntime } from "./_onednn_primitive.ts";

@@ -1,6 +1,6 @@
 /** One product of a convolution as a primitive of oneDNN: made once for its sizes, run on addresses. */
-import type { ConvolutionGeometry, ConvolutionOperands, ConvolutionProduct } from "./_convolution_engine.ts";
-import type { Axis } from "./_convolution_window.ts";
+import type { Axis, ConvolutionGeometry, ConvolutionProduct } from "../convolution/mod.ts";
+import type { ConvolutionOperands } from "./_convolution_engine.ts";
 import type { Handle, OnednnLibrary } from "./_onednn_library.ts";
 
 // Constants of dnnl_types.h.

@@ -11,7 +11,7 @@
  * {@linkcode stream} is the kit's only source of randomness: counter-based, split by name, the same on every
  * device. {@linkcode readSafetensors} and {@linkcode writeSafetensors} exchange tensors with other libraries.
  *
- * This room imports only `wasm`.
+ * This room imports only `convolution` and `wasm`.
  *
  * @module
  */

@@ -7,7 +7,7 @@ import {
   stream,
   useBackend,
 } from "../../lib/tensor/mod.ts";
-import * as reference from "./_convolution_reference.ts";
+import * as reference from "../convolution/_reference.ts";
 import {
   type Convolution,
   describe,
@@ -15,7 +15,7 @@ import {
   outputShape,
   type Padding,
   type Pair,
-} from "./_convolution_reference.ts";
+} from "../convolution/_reference.ts";
 
 /**
  * Float32 sums of up to a few hundred products of normal numbers, in any order, against float64: 1e-5 of the

@@ -4,12 +4,8 @@ import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import type {
-  ConvolutionGeometry,
-  ConvolutionOperands,
-  ConvolutionProduct,
-} from "../../lib/tensor/_convolution_engine.ts";
-import { convolutionAxes } from "../../lib/tensor/_convolution_window.ts";
+import type { ConvolutionProduct } from "../../lib/convolution/mod.ts";
+import type { ConvolutionOperands } from "../../lib/tensor/_convolution_engine.ts";
 import { onednnEngine, onednnProblem } from "../../lib/tensor/_onednn.ts";
 import { loadOnednn } from "../../lib/tensor/_onednn_library.ts";
 import { OnednnConvolution, OnednnRuntime } from "../../lib/tensor/_onednn_primitive.ts";
@@ -29,12 +25,13 @@ import {
   type Convolution,
   describe,
   filterGradient,
+  geometryOf,
   inputGradient,
   output,
   outputShape,
   type Padding,
   type Pair,
-} from "./_convolution_reference.ts";
+} from "../convolution/_reference.ts";
 
 const missing = onednnProblem();
 if (missing !== null) console.log(`skipping the tests of oneDNN: ${missing}`);
@@ -48,16 +45,6 @@ function test(name: string, run: () => Promise<void> | void): void {
       await run();
     },
   });
-}
-
-function geometryOf({ depthwise, input, filter, strides, dilations, pad }: Convolution): ConvolutionGeometry {
-  return {
-    kind: depthwise ? "depthwise" : "regular",
-    batch: input[0],
-    axes: convolutionAxes(input, filter, { strides, dilations, pad }, depthwise),
-    channels: input[3],
-    outputs: depthwise ? input[3] * filter[3] : filter[3],
-  };
 }
 
 /** Random convolutions of each kind. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
 import { availableBackends, type BackendName, stream, useBackend } from "../../lib/tensor/mod.ts";
-import { differences } from "./_convolution_reference.ts";
+import { differences } from "../convolution/_reference.ts";
 
 type Shape = [number, number, number, number];
 type Pair = [number, number];

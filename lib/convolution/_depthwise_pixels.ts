@@ -1,7 +1,7 @@
 /** Which pixels meet in depthwise convolutions, and where kernels read them. */
 import { call, type Code, i32, type Local, ModuleBuilder, sequence, set } from "../wasm/mod.ts";
-import { padImages, wholeVectors } from "./_convolution_kernels.ts";
-import { bytesOf, type Course, ScratchPlan } from "./_convolution_program.ts";
+import { bytesOf, type Course, ScratchPlan } from "./_courses.ts";
+import { padImages, wholeVectors } from "./_micro_kernels.ts";
 
 /** Neighbouring target pixels that read the same taps, places `start` up to below `end` of a course; the others lie outside. */
 export interface Stretch {

@@ -11,7 +11,8 @@ import {
   set,
   v128,
 } from "../wasm/mod.ts";
-import type { ConvolutionGeometry } from "./_convolution_engine.ts";
+import { bytesOf, type Course, divisorUpTo, forwardCourse, GROUP_BYTES } from "./_courses.ts";
+import { meetings, Sources, stretchesOf, tilesOf } from "./_depthwise_pixels.ts";
 import {
   grid,
   loadLanes,
@@ -20,26 +21,18 @@ import {
   storeLanes,
   variables,
   wholeVectors,
-} from "./_convolution_kernels.ts";
-import {
-  bytesOf,
-  type ConvolutionProgram,
-  type Course,
-  divisorUpTo,
-  forwardCourse,
-  type GeneratorSettings,
-  GROUP_BYTES,
-} from "./_convolution_program.ts";
-import { meetings, Sources, stretchesOf, tilesOf } from "./_depthwise_pixels.ts";
+} from "./_micro_kernels.ts";
+import type { ConvolutionGeometry } from "./geometry.ts";
+import type { ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
 
 /** Bytes of rows of pixels whose contributions to the filter gradient are summed in one go: about a first-level cache. */
 const BAND_BYTES = 40 * 1024;
 
 /** Sums over a band of rows, for all taps that fit the registers, are added to the filter gradient. */
-export function filterGradientProgram(
+export function filterGradientKernel(
   { batch, axes, channels }: ConvolutionGeometry,
   { relaxed, pages }: GeneratorSettings,
-): ConvolutionProgram {
+): ConvolutionKernel {
   const [height, width] = axes;
   const [rows, columns] = axes.map(forwardCourse) as [Course, Course];
   const wide = wholeVectors(channels);

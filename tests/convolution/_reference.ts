@@ -1,4 +1,5 @@
 /** Convolutions and their gradients by their definition: plain loops in float64. */
+import type { Axis, ConvolutionGeometry } from "../../lib/convolution/mod.ts";
 
 export type Pair = [number, number];
 export type Padding = "same" | "valid" | number | [Pair, Pair, Pair, Pair];
@@ -39,6 +40,25 @@ export function outputShape(convolution: Convolution): [number, number, number, 
   return [input[0], side(convolution, 0).output, side(convolution, 1).output, outputs];
 }
 
+/** The sizes as the generators of kernels take them. */
+export function geometryOf(convolution: Convolution): ConvolutionGeometry {
+  const { depthwise, input, filter, strides, dilations } = convolution;
+  const axis = (at: 0 | 1): Axis => ({
+    input: input[at + 1]!,
+    kernel: filter[at]!,
+    stride: strides[at],
+    dilation: dilations[at],
+    ...side(convolution, at),
+  });
+  return {
+    kind: depthwise ? "depthwise" : "regular",
+    batch: input[0],
+    axes: [axis(0), axis(1)],
+    channels: input[3],
+    outputs: outputShape(convolution)[3],
+  };
+}
+
 /** Calls `visit` with the indices of x, w and y of every product x * w that is added to y. */
 function eachProduct(convolution: Convolution, visit: (x: number, w: number, y: number) => void): void {
   const { input: [n, h, w, c], filter: [kh, kw, , d], strides, dilations, depthwise } = convolution;
@@ -69,7 +89,8 @@ function eachProduct(convolution: Convolution, visit: (x: number, w: number, y: 
   }
 }
 
-const elements = (shape: readonly number[]) => shape.reduce((product, size) => product * size, 1);
+export const elements = (shape: readonly number[]): number =>
+  shape.reduce((product, size) => product * size, 1);
 
 export type Values = ArrayLike<number>;
 

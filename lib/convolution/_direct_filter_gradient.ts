@@ -1,6 +1,15 @@
 /** The gradient to the filter of regular convolutions, by register-tiled products of the images as they lie. */
 import { call, type Code, i32, type Local, memory, ModuleBuilder, sequence, set } from "../wasm/mod.ts";
-import type { ConvolutionGeometry } from "./_convolution_engine.ts";
+import {
+  bytesOf,
+  divisorUpTo,
+  forwardCourse,
+  GROUP_BYTES,
+  paddingFor,
+  type Part,
+  partsOf,
+  ScratchPlan,
+} from "./_courses.ts";
 import {
   columnBlocks,
   type Level,
@@ -10,28 +19,18 @@ import {
   rowTiles,
   variables,
   wholeVectors,
-} from "./_convolution_kernels.ts";
-import {
-  bytesOf,
-  type ConvolutionProgram,
-  divisorUpTo,
-  forwardCourse,
-  type GeneratorSettings,
-  GROUP_BYTES,
-  paddingFor,
-  type Part,
-  partsOf,
-  ScratchPlan,
-} from "./_convolution_program.ts";
+} from "./_micro_kernels.ts";
+import type { ConvolutionGeometry } from "./geometry.ts";
+import type { ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
 
 /** Bytes of pixels whose contributions to all of the filter are summed in one go: about a first-level cache. */
 const CHUNK_BYTES = 48 * 1024;
 
 /** Over chunks of pixels, rows of the filter gradient are neighbouring inputs times the gradients. */
-export function filterGradientProgram(
+export function filterGradientKernel(
   geometry: ConvolutionGeometry,
   settings: GeneratorSettings,
-): ConvolutionProgram {
+): ConvolutionKernel {
   const { channels, outputs, axes: [height, width] } = geometry;
   const module = new ModuleBuilder();
   const run = module.function("run", ["i32", "i32", "i32", "i32"]);

@@ -5,15 +5,9 @@
  * instead of 144, 3 x 3 outputs 49 instead of 81.
  */
 import { call, type Code, countUp, i32, sequence, set } from "../wasm/mod.ts";
-import type { ConvolutionGeometry } from "./_convolution_engine.ts";
-import { FLOAT, type Product, repeat, variables } from "./_convolution_kernels.ts";
-import {
-  bytesOf,
-  type ConvolutionGenerator,
-  type ConvolutionProgram,
-  type GeneratorSettings,
-} from "./_convolution_program.ts";
-import { filterGradientProgram, gradientCells, inputGradientProgram } from "./_strided_gradients.ts";
+import { bytesOf } from "./_courses.ts";
+import { FLOAT, type Product, repeat, variables } from "./_micro_kernels.ts";
+import { filterGradientKernel, gradientCells, inputGradientKernel } from "./_strided_gradients.ts";
 import {
   lastRowApart,
   mapBlock,
@@ -26,11 +20,13 @@ import {
   slotsOf,
 } from "./_strided_tiles.ts";
 import { blocksOf, eachRow, type Scheme, WinogradBuilder } from "./_winograd_builder.ts";
+import type { ConvolutionGeometry } from "./geometry.ts";
+import type { ConvolutionGenerator, ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
 
 /** With fewer tiles mapping the filter costs more than what is saved. */
 const LEAST_TILES = 16;
 
-/** Makes programs for what gains: enough channels to outweigh the maps, images that tiles cover without much waste. */
+/** Makes kernels for what gains: enough channels to outweigh the maps, images that tiles cover without much waste. */
 export const stridedWinogradConvolution: ConvolutionGenerator = (product, geometry, settings) => {
   const { kind, axes, batch, channels, outputs } = geometry;
   const fits = axes.every(({ kernel, stride, dilation }) => kernel === 3 && stride === 2 && dilation === 1);
@@ -46,16 +42,16 @@ export const stridedWinogradConvolution: ConvolutionGenerator = (product, geomet
     return work * 3 * (product === "inputGradient" ? Math.min(input / 2, sizes[axis]!) : output);
   }, 1);
   if (1.25 * productsOf(scheme, ...sizes) > direct || tiles < LEAST_TILES) return null;
-  if (product === "forward") return forwardProgram(scheme, geometry, settings);
-  if (product === "inputGradient") return inputGradientProgram(scheme, geometry, settings);
-  return filterGradientProgram(scheme, geometry, settings);
+  if (product === "forward") return forwardKernel(scheme, geometry, settings);
+  if (product === "inputGradient") return inputGradientKernel(scheme, geometry, settings);
+  return filterGradientKernel(scheme, geometry, settings);
 };
 
-function forwardProgram(
+function forwardKernel(
   scheme: Scheme,
   { batch, axes, channels, outputs }: ConvolutionGeometry,
   settings: GeneratorSettings,
-): ConvolutionProgram {
+): ConvolutionKernel {
   const [height, width] = axes;
   const { outputs: side, size, places, maps } = scheme;
   const builder = new WinogradBuilder(scheme, settings);
@@ -201,5 +197,5 @@ function forwardProgram(
       ),
     ),
   ));
-  return builder.program();
+  return builder.kernel();
 }

@@ -8,7 +8,7 @@ import {
   sequence,
   set,
 } from "../wasm/mod.ts";
-import { multiplyAdd, multiplySubtract } from "./_convolution_kernels.ts";
+import { multiplyAdd, multiplySubtract } from "./_micro_kernels.ts";
 
 /** A matrix, row by row. */
 export type Matrix = readonly (readonly number[])[];

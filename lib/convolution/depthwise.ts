@@ -3,40 +3,38 @@
  * loaded once per row of taps. Nothing is padded: pixels near the borders have code of their own with the taps that they reach.
  */
 import { call, type Code, f32x4, i32, type Local, sequence, set, v128 } from "../wasm/mod.ts";
-import type { ConvolutionGeometry, ConvolutionProduct } from "./_convolution_engine.ts";
-import { multiplyAdd, repeat, storeLanes, variables, wholeVectors } from "./_convolution_kernels.ts";
 import {
   bytesOf,
-  type ConvolutionGenerator,
-  type ConvolutionProgram,
   type Course,
   divisorUpTo,
   forwardCourse,
-  type GeneratorSettings,
   gradientCourses,
   GROUP_BYTES,
-} from "./_convolution_program.ts";
-import { filterGradientProgram } from "./_depthwise_filter_gradient.ts";
+} from "./_courses.ts";
+import { filterGradientKernel } from "./_depthwise_filter_gradient.ts";
 import { meetings, Sources, stretchesOf, tilesOf } from "./_depthwise_pixels.ts";
+import { multiplyAdd, repeat, storeLanes, variables, wholeVectors } from "./_micro_kernels.ts";
+import type { ConvolutionGeometry, ConvolutionProduct } from "./geometry.ts";
+import type { ConvolutionGenerator, ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
 
 /** All taps are written out: more of them make too much code. */
 const MOST_TAPS = 49;
 
-/** Makes programs for depthwise convolutions with one filter per channel. */
+/** Makes kernels for depthwise convolutions with one filter per channel. */
 export const depthwiseConvolution: ConvolutionGenerator = (product, geometry, settings) => {
   const { kind, axes: [height, width], channels, outputs } = geometry;
   if (kind !== "depthwise" || channels !== outputs || height.kernel * width.kernel > MOST_TAPS) return null;
   if (Math.max(height.kernel, width.kernel) > 9) return null;
   return product === "filterGradient"
-    ? filterGradientProgram(geometry, settings)
-    : imageProgram(product, geometry, settings);
+    ? filterGradientKernel(geometry, settings)
+    : imageKernel(product, geometry, settings);
 };
 
-function imageProgram(
+function imageKernel(
   product: Exclude<ConvolutionProduct, "filterGradient">,
   { batch, axes, channels }: ConvolutionGeometry,
   { relaxed, pages }: GeneratorSettings,
-): ConvolutionProgram {
+): ConvolutionKernel {
   const forward = product === "forward";
   const [height, width] = axes;
   const sides = axes.map(({ input, output }) => forward ? [input, output] : [output, input]);

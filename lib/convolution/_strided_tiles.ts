@@ -1,8 +1,7 @@
 /** Tiles of 3 x 3 convolutions of stride 2 by parities: their places, and code that goes over them. */
 import { call, type Code, i32, type Local, sequence, set, when } from "../wasm/mod.ts";
-import { type PaddedAxis, variables } from "./_convolution_kernels.ts";
-import { bytesOf } from "./_convolution_program.ts";
-import type { Axis } from "./_convolution_window.ts";
+import { bytesOf } from "./_courses.ts";
+import { type PaddedAxis, variables } from "./_micro_kernels.ts";
 import {
   type Blocks,
   eachRow,
@@ -12,6 +11,7 @@ import {
   type WinogradBuilder,
 } from "./_winograd_builder.ts";
 import { type Matrix, winogradMaps } from "./_winograd_transforms.ts";
+import type { Axis } from "./geometry.ts";
 
 /** Of 4 x 4 and 3 x 3 outputs with 2 taps. */
 const SCHEMES: readonly Scheme[] = [[1 / 2, -1 / 2, 5 / 4, -5 / 4], [0, 1, -1]].map((points) => {

@@ -1,30 +1,9 @@
-/** What the generators of convolution kernels share: the program they make, and which pixels meet along an axis. */
-import type { ConvolutionGeometry, ConvolutionProduct } from "./_convolution_engine.ts";
-import type { Axis } from "./_convolution_window.ts";
-import { FLOAT, type PaddedAxis } from "./_convolution_kernels.ts";
-
-/** A module that exports `run(input, filter, output, scratch)`, addresses, and the bytes of scratch that it needs. */
-export interface ConvolutionProgram {
-  readonly bytes: Uint8Array<ArrayBuffer>;
-  readonly scratchBytes: number;
-}
+/** What the generators share: which pixels meet along an axis, how images are cut, where the scratch goes. */
+import { FLOAT, type PaddedAxis } from "./_micro_kernels.ts";
+import type { Axis, ConvolutionGeometry } from "./geometry.ts";
 
 /** Bytes of images that are worked on at a time: they stay in the second-level cache. */
 export const GROUP_BYTES = 256 * 1024;
-
-/** Makes a program, or null if it does not take this product. */
-export type ConvolutionGenerator = (
-  product: ConvolutionProduct,
-  geometry: ConvolutionGeometry,
-  settings: GeneratorSettings,
-) => ConvolutionProgram | null;
-
-export interface GeneratorSettings {
-  /** Whether to use relaxed SIMD: multiplication and addition in one instruction. */
-  readonly relaxed: boolean;
-  /** Pages that the memory has at least. */
-  readonly pages: number;
-}
 
 /**
  * Part of a convolution along an axis: target pixel `targetFrom + targetStep * i`, i < count, is the sum over the taps of the source

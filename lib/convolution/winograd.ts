@@ -5,7 +5,7 @@
  * over the tiles) place by place, and the sums are mapped back. Only a block of tiles is in the mapped form at a time.
  */
 import { call, type Code, countUp, i32, type Local, memory, sequence, set, when } from "../wasm/mod.ts";
-import type { ConvolutionGeometry, ConvolutionProduct } from "./_convolution_engine.ts";
+import { bytesOf } from "./_courses.ts";
 import {
   FLOAT,
   type PaddedAxis,
@@ -13,14 +13,7 @@ import {
   repeat,
   transposeMatrix,
   variables,
-} from "./_convolution_kernels.ts";
-import {
-  bytesOf,
-  type ConvolutionGenerator,
-  type ConvolutionProgram,
-  type GeneratorSettings,
-} from "./_convolution_program.ts";
-import type { Axis } from "./_convolution_window.ts";
+} from "./_micro_kernels.ts";
 import {
   blocksOf,
   eachRow,
@@ -32,11 +25,13 @@ import {
   WinogradBuilder,
 } from "./_winograd_builder.ts";
 import { type Matrix, transpose } from "./_winograd_transforms.ts";
+import type { Axis, ConvolutionGeometry, ConvolutionProduct } from "./geometry.ts";
+import type { ConvolutionGenerator, ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
 
 /** With fewer tiles mapping the filter costs more than what is saved. */
 const LEAST_TILES = 16;
 
-/** Makes programs for what gains: enough channels to outweigh the maps, images that tiles cover without much waste. */
+/** Makes kernels for what gains: enough channels to outweigh the maps, images that tiles cover without much waste. */
 export const winogradConvolution: ConvolutionGenerator = (product, geometry, settings) => {
   const { kind, axes, batch, channels, outputs } = geometry;
   const fits = axes.every(({ kernel, stride, dilation }) => kernel === 3 && stride === 1 && dilation === 1);
@@ -50,8 +45,8 @@ export const winogradConvolution: ConvolutionGenerator = (product, geometry, set
   if (1.5 * productsOf(scheme, ...sizes) > 9 * sizes[0] * sizes[1]) return null;
   if (batch * productsOf(scheme, ...sizes) < LEAST_TILES * scheme.places) return null;
   return product === "filterGradient"
-    ? filterGradientProgram(geometry, settings)
-    : imageProgram(product, geometry, settings);
+    ? filterGradientKernel(geometry, settings)
+    : imageKernel(product, geometry, settings);
 };
 
 /** Maps a row of tiles of images to [place][tile][channel], places `pitch` bytes apart. */
@@ -82,11 +77,11 @@ interface Side {
 }
 
 /** Forward, and the gradient to the input, which is the same with the filter turned and channels and outputs exchanged. */
-function imageProgram(
+function imageKernel(
   direction: Exclude<ConvolutionProduct, "filterGradient">,
   { batch, axes, channels, outputs }: ConvolutionGeometry,
   settings: GeneratorSettings,
-): ConvolutionProgram {
+): ConvolutionKernel {
   const forward = direction === "forward";
   const [inner, columns] = forward ? [channels, outputs] : [outputs, channels];
   const [height, width] = axes.map(({ input, output, before }) => ({
@@ -222,14 +217,14 @@ function imageProgram(
       countUp(part, 0, parts, 1, block),
     ),
   ));
-  return builder.program();
+  return builder.kernel();
 }
 
 /** The gradient to the filter: tiles of the input and of the gradient to the output are mapped, their products summed over the tiles. */
-function filterGradientProgram(
+function filterGradientKernel(
   { batch, axes, channels, outputs }: ConvolutionGeometry,
   settings: GeneratorSettings,
-): ConvolutionProgram {
+): ConvolutionKernel {
   const [height, width] = axes;
   const scheme = schemeFor(height.output, width.output);
   const { outputs: side, places, maps } = scheme;
@@ -323,5 +318,5 @@ function filterGradientProgram(
     ),
     call(builder.mapping(filterBack), sums, filter),
   );
-  return builder.program();
+  return builder.kernel();
 }

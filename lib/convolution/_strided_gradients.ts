@@ -1,6 +1,6 @@
 /** The gradients of 3 x 3 convolutions of stride 2 by Winograd's minimal filtering. */
 import { call, type Code, countUp, i32, type Local, memory, sequence, set } from "../wasm/mod.ts";
-import type { ConvolutionGeometry } from "./_convolution_engine.ts";
+import { bytesOf } from "./_courses.ts";
 import {
   FLOAT,
   type PaddedAxis,
@@ -8,9 +8,7 @@ import {
   repeat,
   transposeMatrix,
   variables,
-} from "./_convolution_kernels.ts";
-import { bytesOf, type ConvolutionProgram, type GeneratorSettings } from "./_convolution_program.ts";
-import type { Axis } from "./_convolution_window.ts";
+} from "./_micro_kernels.ts";
 import {
   lastRowApart,
   mapBlock,
@@ -23,6 +21,8 @@ import {
 } from "./_strided_tiles.ts";
 import { blocksOf, eachRow, type Scheme, WinogradBuilder } from "./_winograd_builder.ts";
 import { transpose } from "./_winograd_transforms.ts";
+import type { Axis, ConvolutionGeometry } from "./geometry.ts";
+import type { ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
 
 /**
  * Along an axis, the gradient to the input by cells: pixel 2 q + parity - before of each parity. Cell i of a tile of gradients to the
@@ -50,11 +50,11 @@ export function gradientCells(axis: Axis): number {
 }
 
 /** The gradient to the input: of each parity, cells are tiles of outputs of their own. */
-export function inputGradientProgram(
+export function inputGradientKernel(
   scheme: Scheme,
   { batch, axes, channels, outputs }: ConvolutionGeometry,
   settings: GeneratorSettings,
-): ConvolutionProgram {
+): ConvolutionKernel {
   const { outputs: side, size, places, maps } = scheme;
   const [{ input: inputHeight, output: outputHeight }, { input: inputWidth, output: outputWidth }] = axes;
   const [vertical, horizontal] = axes.map((axis) => gradientAxis(axis, side)) as [
@@ -212,15 +212,15 @@ export function inputGradientProgram(
       ),
     ),
   ));
-  return builder.program();
+  return builder.kernel();
 }
 
 /** The gradient to the filter: of each pair of parities, products of mapped pixels and gradients are summed over the tiles. */
-export function filterGradientProgram(
+export function filterGradientKernel(
   scheme: Scheme,
   { batch, axes, channels, outputs }: ConvolutionGeometry,
   settings: GeneratorSettings,
-): ConvolutionProgram {
+): ConvolutionKernel {
   const [height, width] = axes;
   const { outputs: side, places, maps } = scheme;
   const builder = new WinogradBuilder(scheme, settings);
@@ -341,5 +341,5 @@ export function filterGradientProgram(
     ),
     ...back,
   );
-  return builder.program();
+  return builder.kernel();
 }

@@ -12,6 +12,7 @@ import {
   set,
   v128,
 } from "../wasm/mod.ts";
+import { bytesOf, divisorUpTo, ScratchPlan } from "./_courses.ts";
 import {
   columnBlocks,
   type PaddedAxis,
@@ -21,15 +22,9 @@ import {
   repeat,
   rowTiles,
   variables,
-} from "./_convolution_kernels.ts";
-import {
-  bytesOf,
-  type ConvolutionProgram,
-  divisorUpTo,
-  type GeneratorSettings,
-  ScratchPlan,
-} from "./_convolution_program.ts";
+} from "./_micro_kernels.ts";
 import { type Matrix, TileMapper, type WinogradMaps, winogradMaps } from "./_winograd_transforms.ts";
+import type { ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
 
 /** Minimal filtering of tiles: what {@linkcode winogradMaps} gives for 3 taps. */
 export interface Scheme {
@@ -129,7 +124,7 @@ export interface FilterMapping {
   readonly place: (row: number, column: number) => number;
 }
 
-/** Writes programs; its functions are those of one scheme. */
+/** Writes kernels; its functions are those of one scheme. */
 export class WinogradBuilder {
   readonly module = new ModuleBuilder();
   readonly run = this.module.function("run", ["i32", "i32", "i32", "i32"]);
@@ -148,7 +143,7 @@ export class WinogradBuilder {
     return address;
   }
 
-  program(): ConvolutionProgram {
+  kernel(): ConvolutionKernel {
     return { bytes: this.module.bytes(this.settings.pages), scratchBytes: this.plan.bytes };
   }
 

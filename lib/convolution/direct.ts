@@ -4,8 +4,19 @@
  * the image with zeros around it, made for a few images at a time.
  */
 import { call, type Code, i32, type Local, memory, ModuleBuilder, sequence, set } from "../wasm/mod.ts";
-import type { ConvolutionGeometry, ConvolutionProduct } from "./_convolution_engine.ts";
-import { filterGradientProgram } from "./_convolution_filter_gradient.ts";
+import {
+  bytesOf,
+  type Course,
+  divisorUpTo,
+  forwardCourse,
+  gradientCourses,
+  GROUP_BYTES,
+  paddingFor,
+  type Part,
+  partsOf,
+  ScratchPlan,
+} from "./_courses.ts";
+import { filterGradientKernel } from "./_direct_filter_gradient.ts";
 import {
   type ColumnBlock,
   columnBlocks,
@@ -18,28 +29,15 @@ import {
   transposeMatrix,
   variables,
   wholeVectors,
-} from "./_convolution_kernels.ts";
-import {
-  bytesOf,
-  type ConvolutionGenerator,
-  type ConvolutionProgram,
-  type Course,
-  divisorUpTo,
-  forwardCourse,
-  type GeneratorSettings,
-  gradientCourses,
-  GROUP_BYTES,
-  paddingFor,
-  type Part,
-  partsOf,
-  ScratchPlan,
-} from "./_convolution_program.ts";
+} from "./_micro_kernels.ts";
+import type { ConvolutionGeometry, ConvolutionProduct } from "./geometry.ts";
+import type { ConvolutionGenerator, ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
 
-/** Makes programs for every regular convolution. */
+/** Makes kernels for every regular convolution. */
 export const directConvolution: ConvolutionGenerator = (product, geometry, settings) => {
   if (geometry.kind !== "regular") return null;
-  if (product === "filterGradient") return filterGradientProgram(geometry, settings);
-  return new ImageProgram(product, geometry, settings).program();
+  if (product === "filterGradient") return filterGradientKernel(geometry, settings);
+  return new ImageKernel(product, geometry, settings).kernel();
 };
 
 /** Target pixels with the same taps: a course along each axis. */
@@ -62,7 +60,7 @@ interface Layout {
 }
 
 /** The products that give images: forward, and the gradient to the input, which for each phase of the stride is alike. */
-class ImageProgram {
+class ImageKernel {
   readonly #module = new ModuleBuilder();
   readonly #run = this.#module.function("run", ["i32", "i32", "i32", "i32"]);
   readonly #plan = new ScratchPlan();
@@ -90,7 +88,7 @@ class ImageProgram {
     for (const part of partsOf(geometry)) this.#addPart(part);
   }
 
-  program(): ConvolutionProgram {
+  kernel(): ConvolutionKernel {
     return { bytes: this.#module.bytes(this.#settings.pages), scratchBytes: this.#plan.bytes };
   }
 

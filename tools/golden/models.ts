@@ -1,6 +1,6 @@
 /** The group `models`: the anchor networks in their published form, sizes and outputs, with weights made from names. */
 import * as tf from "@tensorflow/tfjs";
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type PublishedLayer, publishedLayer } from "../../lib/graph/mod.ts";
 import type { LayerSource, Parameter } from "../../lib/layers/mod.ts";
@@ -128,7 +128,9 @@ export async function checkModels(
 ): Promise<{ comparisons: Comparison[]; skipped: string[] }> {
   const json = async (name: string) => JSON.parse(await readFile(join(folder, name), "utf8"));
   const reference: Reference = await json("forward.json");
-  const sizes: Record<string, Size> = (await json("sizes.json")).models;
+  // A folder of other inputs may lack what does not depend on them.
+  const names = await readdir(folder);
+  const sizes: Record<string, Size> = names.includes("sizes.json") ? (await json("sizes.json")).models : {};
   const logits = readSafetensors(await readFile(join(folder, "logits.safetensors")));
   const { shape_nhwc: shape, name } = reference.input;
   const input = tf.tensor4d(formulaTensor(name, shape.reduce((a, b) => a * b), -1, 1), shape);
@@ -141,15 +143,10 @@ export async function checkModels(
     for (const kind of ["BN", "B0", "S0"] as const) {
       const layer = kind === "BN" ? network.batchNorm : `EvoNorm-${kind}`;
       const model = network.build(layer, evaluation, stream(0));
-      const size = sizes[id]!;
-      const trained = kind === "BN" ? size.parameters_total : size[`parameters_total_${kind}`];
-      // ReLU6's threshold is no parameter of the reference.
-      const thresholds = model.parameters.filter(({ name }) => name.endsWith(".tau")).map(({ variable }) =>
-        variable.size
-      );
-      const count = parameterCount(model) - thresholds.reduce((sum, size) => sum + size, 0);
-      comparisons.push(compare(`models/${id}/${kind}/parameters`, [count], [trained], [1], 0));
-      if (kind === "BN" && !few) comparisons.push(...compareShapes(id, model, network, size));
+      if (sizes[id]) {
+        comparisons.push(compareCount(id, kind, model, sizes[id]));
+        if (kind === "BN" && !few) comparisons.push(...compareShapes(id, model, network, sizes[id]));
+      }
       for (const variant of few ? ["rich"] as const : ["plain", "rich"] as const) {
         for (const mode of ["eval", "train"] as const) {
           const run = `${id}/${kind}/${variant}/${mode}`;
@@ -180,6 +177,15 @@ export async function checkModels(
   input.dispose();
   const skipped = few ? ["the variant `plain` and 224 pixels, as software GPUs are slow"] : [];
   return { comparisons, skipped };
+}
+
+/** How many numbers the network trains. */
+function compareCount(id: string, kind: "BN" | "B0" | "S0", model: ImageModel, size: Size): Comparison {
+  const expected = kind === "BN" ? size.parameters_total : size[`parameters_total_${kind}`];
+  // ReLU6's threshold is no parameter of the reference.
+  const thresholds = model.parameters.filter(({ name }) => name.endsWith(".tau"));
+  const count = parameterCount(model) - thresholds.reduce((sum, { variable }) => sum + variable.size, 0);
+  return compare(`models/${id}/${kind}/parameters`, [count], [expected], [1], 0);
 }
 
 /** The shapes of the stages at the size of image that the network was published with. */

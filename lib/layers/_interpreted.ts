@@ -47,9 +47,26 @@ export function interpretedGradients(
   if (!usesX(layer.graph)) {
     const constant = (...values: tf.Tensor[]) =>
       interpretLayer(layer, { x, vectors: given(values) }, options);
-    return [tf.zerosLike(x), ...tf.grads(constant)(values, dy)];
+    return [tf.zerosLike(x), ...onItsOwnTape(() => tf.grads(constant)(values, dy))];
   }
   const whole = (image: tf.Tensor, ...values: tf.Tensor[]) =>
     interpretLayer(layer, { x: image as tf.Tensor4D, vectors: given(values) }, options);
-  return tf.grads(whole)([x, ...values], dy);
+  return onItsOwnTape(() => tf.grads(whole)([x, ...values], dy));
+}
+
+/**
+ * A gradient within a gradient, recorded apart and then joined: TensorFlow.js searches the whole tape for each, which in the backward pass
+ * of a network would be all that came before, layer by layer.
+ */
+function onItsOwnTape<T>(gradient: () => T): T {
+  const state = tf.engine().state as unknown as { activeTape: object[] | null };
+  const whole = state.activeTape;
+  if (whole === null) return gradient();
+  state.activeTape = [];
+  try {
+    return gradient();
+  } finally {
+    for (const node of state.activeTape) whole.push(node);
+    state.activeTape = whole;
+  }
 }

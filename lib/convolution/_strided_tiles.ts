@@ -1,23 +1,13 @@
-/** Tiles of 3 x 3 convolutions of stride 2 by parities: their places, and code that goes over them. */
-import { call, type Code, i32, type Local, sequence, set, when } from "../wasm/mod.ts";
+/** Tiles of 3 x 3 convolutions of stride 2 by parities: their places and maps. */
 import { bytesOf } from "./_courses.ts";
-import { type PaddedAxis, variables } from "./_micro_kernels.ts";
-import {
-  type Blocks,
-  eachRow,
-  type Scheme,
-  type TileMapping,
-  type TileSource,
-  type WinogradBuilder,
-} from "./_winograd_builder.ts";
-import { type Matrix, winogradMaps } from "./_winograd_transforms.ts";
+import type { PaddedAxis } from "./_micro_kernels.ts";
+import type { TileMapping, TileSource } from "./_winograd_builder.ts";
+import { type Matrix, type Scheme, schemeOf } from "./_winograd_transforms.ts";
 import type { Axis } from "./geometry.ts";
 
 /** Of 4 x 4 and 3 x 3 outputs with 2 taps. */
-const SCHEMES: readonly Scheme[] = [[1 / 2, -1 / 2, 5 / 4, -5 / 4], [0, 1, -1]].map((points) => {
-  const maps = winogradMaps(points, 2);
-  return { outputs: maps.output.length, size: maps.size, places: maps.size ** 2, maps };
-});
+const POINTS = [[1 / 2, -1 / 2, 5 / 4, -5 / 4], [0, 1, -1]];
+const SCHEMES: readonly Scheme[] = POINTS.map((points) => schemeOf(points, 2));
 
 export function productsOf({ outputs, size }: Scheme, height: number, width: number): number {
   return (2 * size - 1) ** 2 * Math.ceil(height / outputs) * Math.ceil(width / outputs);
@@ -104,53 +94,4 @@ export function pixelsToSlot(
 /** The pixels that tiles of outputs read. */
 export function readAxis({ outputs }: Scheme, { input, output, before }: Axis): PaddedAxis {
   return { input, from: -before, length: 2 * Math.ceil(output / outputs) * outputs + 1 };
-}
-
-/** Code that maps all tiles of a block: `maps` from the rows of tiles at `from`, into `target`. */
-export function mapBlock(
-  builder: WinogradBuilder,
-  blocks: Blocks,
-  part: Local,
-  { from, tileRow, imagePitch }: {
-    readonly from: Local;
-    readonly tileRow: number;
-    readonly imagePitch: number;
-  },
-  target: Local,
-  written: number,
-  maps: readonly number[],
-): Code {
-  const { reading, writing } = variables(builder.run, "i32", "reading", "writing");
-  return sequence(
-    set(reading, i32.add(from, i32.mul(part, blocks.rows * tileRow))),
-    set(writing, target),
-    eachRow(builder, blocks, [
-      { local: reading, row: tileRow, image: imagePitch },
-      { local: writing, row: written, image: blocks.rows * written },
-    ], () => sequence(...maps.map((map) => call(map, reading, writing)))),
-  );
-}
-
-/** Tiles along a row of so many pixels: whole ones, and one of which only some pixels exist. */
-export function rowOfTiles(
-  pixels: number,
-  side: number,
-): { readonly tile: number; readonly count: number; readonly existing: number }[] {
-  const whole = Math.floor(pixels / side);
-  return [{ tile: 0, count: whole, existing: side }, { tile: whole, count: 1, existing: pixels % side }]
-    .filter(({ count, existing }) => count * existing > 0);
-}
-
-/** The code of a row of tiles, another for the last row of an image, of which only some rows of pixels exist. */
-export function lastRowApart(
-  { rows, parts }: Blocks,
-  part: Local,
-  write: (existing: number) => Code,
-  last: number,
-  side: number,
-): (row: Local) => Code {
-  const full = write(side);
-  if (last === side) return () => full;
-  const rest = write(last);
-  return (row) => when(i32.eq(i32.add(row, i32.mul(part, rows)), rows * parts - 1), rest, full);
 }

@@ -1,8 +1,7 @@
-/** Parts of Winograd convolutions: blocks of tiles, mapping tiles to and fro, products place by place. */
+/** Parts of Winograd convolutions: mapping tiles to and fro, products place by place. */
 import {
   call,
   type Code,
-  countUp,
   i32,
   type Local,
   memory,
@@ -12,7 +11,7 @@ import {
   set,
   v128,
 } from "../wasm/mod.ts";
-import { bytesOf, divisorUpTo, ScratchPlan } from "./_courses.ts";
+import { bytesOf, ScratchPlan } from "./_courses.ts";
 import {
   columnBlocks,
   type PaddedAxis,
@@ -23,75 +22,8 @@ import {
   rowTiles,
   variables,
 } from "./_micro_kernels.ts";
-import { type Matrix, TileMapper, type WinogradMaps, winogradMaps } from "./_winograd_transforms.ts";
+import { type Matrix, type Scheme, TileMapper } from "./_winograd_transforms.ts";
 import type { ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
-
-/** Minimal filtering of tiles: what {@linkcode winogradMaps} gives for 3 taps. */
-export interface Scheme {
-  /** Output pixels of a tile along an axis. */
-  readonly outputs: number;
-  /** Pixels of a tile along an axis, and products of a tile. */
-  readonly size: number;
-  readonly places: number;
-  readonly maps: WinogradMaps;
-}
-
-/**
- * Of 4 x 4 and of 3 x 3 outputs. Points whose powers are about as often large as small keep the rounding errors small, and the maps of
- * the input have exact coefficients: the largest error is about twice (4 x 4) or once (3 x 3) that of direct sums in float32; with the
- * customary points 0, 1, -1, 2, -2 it would be 5 times as large.
- */
-const SCHEMES: readonly Scheme[] = [[0, 5 / 8, -5 / 8, 13 / 8, -13 / 8], [1 / 2, -1 / 2, 5 / 4, -5 / 4]].map(
-  (points) => {
-    const maps = winogradMaps(points, 3);
-    return { outputs: maps.output.length, size: maps.size, places: maps.size ** 2, maps };
-  },
-);
-
-/** Products per image of this size and pair of channels. */
-export function productsOf({ outputs, places }: Scheme, height: number, width: number): number {
-  return places * Math.ceil(height / outputs) * Math.ceil(width / outputs);
-}
-
-/** The scheme with the fewest products for images of this size. */
-export function schemeFor(height: number, width: number): Scheme {
-  return SCHEMES.reduce((best, scheme) =>
-    productsOf(scheme, height, width) < productsOf(best, height, width) ? scheme : best
-  );
-}
-
-/** Bytes of mapped tiles that are worked on at a time, so that they stay in a second-level cache of 2 MB. */
-const BLOCK_BYTES = 512 * 1024;
-
-/** Tiles of a block: fewer would read the mapped filter too often, more need not be. */
-const [LEAST_TILES, MOST_TILES] = [48, 256];
-
-/** How the tiles of a batch of images are cut into blocks: `images` whole ones, or an image in `parts` of `rows` rows of tiles. */
-export interface Blocks {
-  readonly images: number;
-  readonly parts: number;
-  readonly rows: number;
-  readonly columns: number;
-  /** Tiles of a block. */
-  readonly tiles: number;
-}
-
-export function blocksOf(
-  { outputs, places }: Scheme,
-  batch: number,
-  height: number,
-  width: number,
-  channels: number,
-): Blocks {
-  const [down, columns] = [Math.ceil(height / outputs), Math.ceil(width / outputs)];
-  const wanted = Math.min(Math.max(BLOCK_BYTES / bytesOf(places, channels), LEAST_TILES), MOST_TILES);
-  if (down * columns <= wanted) {
-    const images = divisorUpTo(batch, wanted / (down * columns));
-    return { images, parts: 1, rows: down, columns, tiles: images * down * columns };
-  }
-  const rows = divisorUpTo(down, wanted / columns);
-  return { images: 1, parts: down / rows, rows, columns, tiles: rows * columns };
-}
 
 /** Images of which tiles are read: padded copies in the scratch, or the images themselves. */
 export interface TileSource {
@@ -283,25 +215,4 @@ export class WinogradBuilder {
       ),
     );
   }
-}
-
-/** Runs a body for each row of tiles of a block: `addresses` advance by row and by image. */
-export function eachRow(
-  builder: WinogradBuilder,
-  { images, rows }: Blocks,
-  addresses: readonly { readonly local: Local; readonly row: number; readonly image: number }[],
-  body: (row: Local) => Code,
-): Code {
-  const { image, row } = variables(builder.run, "i32", "image", "row");
-  const advance = (step: "row" | "image") =>
-    addresses.map(({ local, row, image }) =>
-      set(local, i32.add(local, step === "row" ? row : image - rows * row))
-    );
-  return countUp(
-    image,
-    0,
-    images,
-    1,
-    sequence(countUp(row, 0, rows, 1, sequence(body(row), ...advance("row"))), ...advance("image")),
-  );
 }

@@ -31,7 +31,7 @@ export interface WinogradMaps {
  * Polynomials are evaluated at `points` and at infinity, and interpolated back (Cook and Toom; for nets: Lavin and Gray, "Fast
  * Algorithms for Convolutional Neural Networks", arXiv 1509.09308).
  */
-export function winogradMaps(points: readonly number[], taps: number): WinogradMaps {
+function winogradMaps(points: readonly number[], taps: number): WinogradMaps {
   const size = points.length + 1;
   const outputs = size - taps + 1;
   const others = (index: number) => points.filter((_, at) => at !== index);
@@ -45,6 +45,21 @@ export function winogradMaps(points: readonly number[], taps: number): WinogradM
   });
   const output = transpose([...points.map((point) => powers(point, outputs)), last(outputs)]);
   return { size, input: [...input, polynomial(points)], filter: [...filter, last(taps)], output };
+}
+
+/** Minimal filtering of tiles of images. */
+export interface Scheme {
+  /** Output pixels of a tile along an axis. */
+  readonly outputs: number;
+  /** Pixels of a tile along an axis, and products of a tile. */
+  readonly size: number;
+  readonly places: number;
+  readonly maps: WinogradMaps;
+}
+
+export function schemeOf(points: readonly number[], taps: number): Scheme {
+  const maps = winogradMaps(points, taps);
+  return { outputs: maps.output.length, size: maps.size, places: maps.size ** 2, maps };
 }
 
 /** Coefficients, the constant first, of the monic polynomial with these roots. */

@@ -4,34 +4,32 @@
  * places, those of F(4, 2); the single tap has nothing at the last place, infinity. So 4 x 4 outputs cost (2 * 4 + 1)^2 = 81 products
  * instead of 144, 3 x 3 outputs 49 instead of 81.
  */
-import { call, type Code, countUp, i32, sequence, set } from "../wasm/mod.ts";
+import { call, type Code, i32, sequence, set } from "../wasm/mod.ts";
 import { bytesOf } from "./_courses.ts";
-import { FLOAT, type Product, repeat, variables } from "./_micro_kernels.ts";
+import { FLOAT, type Product, variables } from "./_micro_kernels.ts";
 import { filterGradientKernel, gradientCells, inputGradientKernel } from "./_strided_gradients.ts";
+import { pixelsToSlot, placeOf, productsOf, readAxis, schemeFor, slotsOf } from "./_strided_tiles.ts";
 import {
+  blocksOf,
+  eachBlock,
+  eachRow,
+  isMappable,
   lastRowApart,
+  LEAST_TILES,
   mapBlock,
-  pixelsToSlot,
-  placeOf,
-  productsOf,
-  readAxis,
-  rowOfTiles,
-  schemeFor,
-  slotsOf,
-} from "./_strided_tiles.ts";
-import { blocksOf, eachRow, type Scheme, WinogradBuilder } from "./_winograd_builder.ts";
+  overBlock,
+  overImages,
+  placesToPixels,
+} from "./_winograd_blocks.ts";
+import { WinogradBuilder } from "./_winograd_builder.ts";
+import type { Scheme } from "./_winograd_transforms.ts";
 import type { ConvolutionGeometry } from "./geometry.ts";
 import type { ConvolutionGenerator, ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
 
-/** With fewer tiles mapping the filter costs more than what is saved. */
-const LEAST_TILES = 16;
-
 /** Makes kernels for what gains: enough channels to outweigh the maps, images that tiles cover without much waste. */
 export const stridedWinogradConvolution: ConvolutionGenerator = (product, geometry, settings) => {
-  const { kind, axes, batch, channels, outputs } = geometry;
-  const fits = axes.every(({ kernel, stride, dilation }) => kernel === 3 && stride === 2 && dilation === 1);
-  if (kind !== "regular" || !fits) return null;
-  if (channels % 4 !== 0 || outputs % 4 !== 0 || channels < 8 || outputs < 8) return null;
+  const { axes, batch } = geometry;
+  if (!isMappable(geometry, 2)) return null;
   const sizes = axes.map((axis) => product === "inputGradient" ? gradientCells(axis) : axis.output) as [
     number,
     number,
@@ -53,13 +51,13 @@ function forwardKernel(
   settings: GeneratorSettings,
 ): ConvolutionKernel {
   const [height, width] = axes;
-  const { outputs: side, size, places, maps } = scheme;
+  const { outputs: side, size, places } = scheme;
   const builder = new WinogradBuilder(scheme, settings);
   const { run } = builder;
   const [input, filter, output] = builder.parameters;
   const depth = 4 * channels;
   const blocks = blocksOf(scheme, batch, height.output, width.output, depth + outputs);
-  const { images, parts, rows, columns: across, tiles } = blocks;
+  const { images, columns: across, tiles } = blocks;
   const place = placeOf(scheme);
   const mappedFilter = builder.scratch(bytesOf(places, depth, outputs));
   for (const { rows, columns, slot } of slotsOf(scheme)) {
@@ -133,69 +131,24 @@ function forwardKernel(
     )
   );
   const targetRow = bytesOf(width.output, outputs);
-  const backRow = (existing: number): Code =>
+  const results = { place, pitch: outPlace, channels: outputs, width: width.output };
+  const writeRow = (existing: number): Code =>
     sequence(
-      ...rowOfTiles(width.output, side).map(({ tile, count, existing: columns }) => {
-        const mapping = builder.mapping({
-          rowMap: maps.output,
-          columnMap: maps.output,
-          tiles: count,
-          vectors: outputs / 4,
-          load: (row, column) => place(row, column) * outPlace,
-          store: (row, column) =>
-            row < existing && column < columns ? row * targetRow + bytesOf(column, outputs) : null,
-          sourceStep: bytesOf(outputs),
-          targetStep: bytesOf(side, outputs),
-        });
-        return call(
-          mapping,
-          i32.add(from, bytesOf(tile, outputs)),
-          i32.add(onto, bytesOf(tile * side, outputs)),
-        );
-      }),
-    );
-  run.add(repeat(
-    run,
-    batch / images,
-    [[at, images * bytesOf(height.input, width.input, channels)], [to, images * height.output * targetRow]],
-    sequence(
-      source.prepare,
-      countUp(
-        part,
-        0,
-        parts,
-        1,
-        sequence(
-          mapBlock(
-            builder,
-            blocks,
-            part,
-            { ...source, tileRow: 2 * side * source.rowPitch },
-            mapped,
-            bytesOf(across, depth),
-            slotMaps,
-          ),
-          ...products,
-          set(from, sums),
-          set(onto, i32.add(to, i32.mul(part, rows * side * targetRow))),
-          eachRow(
-            builder,
-            blocks,
-            [
-              { local: from, row: bytesOf(across, outputs), image: rows * bytesOf(across, outputs) },
-              { local: onto, row: side * targetRow, image: height.output * targetRow },
-            ],
-            lastRowApart(
-              blocks,
-              part,
-              backRow,
-              height.output - side * (Math.ceil(height.output / side) - 1),
-              side,
-            ),
-          ),
-        ),
+      ...placesToPixels(builder, results, existing).map(({ tile, map }) =>
+        call(map, i32.add(from, bytesOf(tile, outputs)), i32.add(onto, bytesOf(tile * side, outputs)))
       ),
-    ),
-  ));
+    );
+  const tileRow = 2 * side * source.rowPitch;
+  const block = sequence(
+    mapBlock(builder, blocks, part, source, tileRow, mapped, bytesOf(across, depth), slotMaps),
+    ...products,
+    eachRow(builder, blocks, [
+      overBlock(blocks, from, sums, bytesOf(across, outputs)),
+      overImages(blocks, part, onto, to, side * targetRow, height.output * targetRow),
+    ], lastRowApart(builder, blocks, part, writeRow, (height.output - 1) % side + 1)),
+  );
+  const sourceBytes = bytesOf(height.input, width.input, channels);
+  const addresses = [[at, sourceBytes], [to, height.output * targetRow]] as const;
+  run.add(eachBlock(builder, batch, blocks, part, addresses, [source.prepare], block));
   return builder.kernel();
 }

@@ -4,39 +4,53 @@
  * Tiles of images and the filter are mapped to so many places each, the products are summed over the channels (of the filter gradient:
  * over the tiles) place by place, and the sums are mapped back. Only a block of tiles is in the mapped form at a time.
  */
-import { call, type Code, countUp, i32, type Local, memory, sequence, set, when } from "../wasm/mod.ts";
+import { call, type Code, i32, sequence, set } from "../wasm/mod.ts";
 import { bytesOf } from "./_courses.ts";
-import {
-  FLOAT,
-  type PaddedAxis,
-  type Product,
-  repeat,
-  transposeMatrix,
-  variables,
-} from "./_micro_kernels.ts";
+import { FLOAT, type PaddedAxis, type Product, transposeMatrix, variables } from "./_micro_kernels.ts";
 import {
   blocksOf,
+  eachBlock,
   eachRow,
-  productsOf,
-  type Scheme,
-  schemeFor,
-  type TileMapping,
-  type TileSource,
-  WinogradBuilder,
-} from "./_winograd_builder.ts";
-import { type Matrix, transpose } from "./_winograd_transforms.ts";
+  isMappable,
+  lastRowApart,
+  LEAST_TILES,
+  mapBlock,
+  overBlock,
+  overImages,
+  placesToPixels,
+  rowMajor,
+  tilesToPlaces,
+} from "./_winograd_blocks.ts";
+import { type TileMapping, WinogradBuilder } from "./_winograd_builder.ts";
+import { winogradFilterGradient } from "./_winograd_filter_gradient.ts";
+import { type Scheme, schemeOf, transpose } from "./_winograd_transforms.ts";
 import type { Axis, ConvolutionGeometry, ConvolutionProduct } from "./geometry.ts";
 import type { ConvolutionGenerator, ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
 
-/** With fewer tiles mapping the filter costs more than what is saved. */
-const LEAST_TILES = 16;
+/**
+ * Of 4 x 4 and of 3 x 3 outputs. Points whose powers are about as often large as small keep the rounding errors small, and the maps of
+ * the input have exact coefficients: the largest error is about twice (4 x 4) or once (3 x 3) that of direct sums in float32; with the
+ * customary points 0, 1, -1, 2, -2 it would be 5 times as large.
+ */
+const POINTS = [[0, 5 / 8, -5 / 8, 13 / 8, -13 / 8], [1 / 2, -1 / 2, 5 / 4, -5 / 4]];
+const SCHEMES: readonly Scheme[] = POINTS.map((points) => schemeOf(points, 3));
+
+/** Products per image of this size and pair of channels. */
+function productsOf({ outputs, places }: Scheme, height: number, width: number): number {
+  return places * Math.ceil(height / outputs) * Math.ceil(width / outputs);
+}
+
+/** The scheme with the fewest products for images of this size. */
+function schemeFor(height: number, width: number): Scheme {
+  return SCHEMES.reduce((best, scheme) =>
+    productsOf(scheme, height, width) < productsOf(best, height, width) ? scheme : best
+  );
+}
 
 /** Makes kernels for what gains: enough channels to outweigh the maps, images that tiles cover without much waste. */
 export const winogradConvolution: ConvolutionGenerator = (product, geometry, settings) => {
-  const { kind, axes, batch, channels, outputs } = geometry;
-  const fits = axes.every(({ kernel, stride, dilation }) => kernel === 3 && stride === 1 && dilation === 1);
-  if (kind !== "regular" || !fits) return null;
-  if (channels % 4 !== 0 || outputs % 4 !== 0 || channels < 8 || outputs < 8) return null;
+  const { axes, batch } = geometry;
+  if (!isMappable(geometry, 1)) return null;
   const sizes = axes.map((axis) => product === "inputGradient" ? axis.input : axis.output) as [
     number,
     number,
@@ -48,26 +62,6 @@ export const winogradConvolution: ConvolutionGenerator = (product, geometry, set
     ? filterGradientKernel(geometry, settings)
     : imageKernel(product, geometry, settings);
 };
-
-/** Maps a row of tiles of images to [place][tile][channel], places `pitch` bytes apart. */
-function tilesToPlaces(
-  { outputs }: Scheme,
-  map: Matrix,
-  { channels, rowPitch }: TileSource,
-  tiles: number,
-  pitch: number,
-): TileMapping {
-  return {
-    rowMap: map,
-    columnMap: map,
-    tiles,
-    vectors: channels / 4,
-    load: (row, column) => row * rowPitch + bytesOf(column, channels),
-    store: (row, column) => (map.length * row + column) * pitch,
-    sourceStep: bytesOf(outputs, channels),
-    targetStep: bytesOf(channels),
-  };
-}
 
 /** Along an axis: sizes, and the first source pixel that the first tile reads. */
 interface Side {
@@ -96,7 +90,8 @@ function imageKernel(
   const [input, filter, output] = builder.parameters;
   const [source, target] = forward ? [input, output] : [output, input];
   const blocks = blocksOf(scheme, batch, height.target, width.target, inner + columns);
-  const { images, parts, rows, columns: across, tiles } = blocks;
+  const place = rowMajor(scheme);
+  const { images, columns: across, tiles } = blocks;
 
   let taps = filter;
   if (!forward) {
@@ -114,7 +109,7 @@ function imageKernel(
     columns: all,
     rowMap: maps.filter,
     columnMap: maps.filter,
-    place: (row: number, column: number) => scheme.size * row + column,
+    place,
   };
   run.add(call(builder.mapFilter(filterMapping, inner, columns), taps, mappedFilter));
 
@@ -129,7 +124,7 @@ function imageKernel(
   const [leftPlace, outPlace] = [bytesOf(tiles, inner), bytesOf(tiles, columns)];
   const mapped = builder.scratch(places * leftPlace);
   const sums = builder.scratch(places * outPlace);
-  const mapRow = builder.mapping(tilesToPlaces(scheme, maps.input, tileSource, across, leftPlace));
+  const mapRow = builder.mapping(tilesToPlaces(scheme, maps.input, place, tileSource, across, leftPlace));
   const product = (lanes: number): Product => ({
     levels: [{ count: inner, left: FLOAT, right: bytesOf(lanes) }],
     leftPitch: bytesOf(inner),
@@ -147,176 +142,91 @@ function imageKernel(
     "from",
     "onto",
   );
-  const whole = Math.floor(width.target / side);
-  const restHeight = (height.target - 1) % side + 1;
-  const restWidth = width.target % side;
-  const placesToPixels = (height: number, width: number, count: number): TileMapping => ({
-    rowMap: maps.output,
-    columnMap: maps.output,
-    tiles: count,
-    vectors: columns / 4,
-    load: (row, column) => (scheme.size * row + column) * outPlace,
-    store: (row, column) =>
-      row < height && column < width ? row * targetRow + bytesOf(column, columns) : null,
-    sourceStep: bytesOf(columns),
-    targetStep: bytesOf(side, columns),
-  });
-  /** Writes a row of tiles of which `existing` rows of pixels exist. */
-  const writeRow = (existing: number): Code => {
-    const codes: Code[] = [];
-    if (whole > 0) {
-      const back = builder.mapping(placesToPixels(existing, side, whole));
-      codes.push(call(back, from, onto));
-    }
-    if (restWidth > 0) {
-      const back = builder.mapping(placesToPixels(existing, restWidth, 1));
-      codes.push(call(
-        back,
-        i32.add(from, bytesOf(whole, columns)),
-        i32.add(onto, bytesOf(whole * side, columns)),
-      ));
-    }
-    return sequence(...codes);
-  };
-  const fullRow = writeRow(side);
-  const tileRowBytes = side * tileSource.rowPitch;
+  const results = { place, pitch: outPlace, channels: columns, width: width.target };
+  const writeRow = (existing: number): Code =>
+    sequence(
+      ...placesToPixels(builder, results, existing).map(({ tile, map }) =>
+        tile === 0 ? call(map, from, onto) : call(
+          map,
+          i32.add(from, bytesOf(tile, columns)),
+          i32.add(onto, bytesOf(tile * side, columns)),
+        )
+      ),
+    );
+  const writeRows = lastRowApart(builder, blocks, part, writeRow, (height.target - 1) % side + 1);
   const block = sequence(
-    set(reading, i32.add(tileSource.from, i32.mul(part, rows * tileRowBytes))),
-    set(writing, mapped),
     eachRow(builder, blocks, [
-      { local: reading, row: tileRowBytes, image: tileSource.imagePitch },
-      { local: writing, row: bytesOf(across, inner), image: rows * bytesOf(across, inner) },
+      overImages(
+        blocks,
+        part,
+        reading,
+        tileSource.from,
+        side * tileSource.rowPitch,
+        tileSource.imagePitch,
+      ),
+      overBlock(blocks, writing, mapped, bytesOf(across, inner)),
     ], () => call(mapRow, reading, writing)),
     builder.products(product, tiles, columns, [mapped, mappedFilter, sums], [
       leftPlace,
       bytesOf(inner, columns),
       outPlace,
     ], (lanes) => bytesOf(inner, lanes)),
-    set(from, sums),
-    set(onto, i32.add(to, i32.mul(part, rows * side * targetRow))),
-    eachRow(
-      builder,
-      blocks,
-      [
-        { local: from, row: bytesOf(across, columns), image: rows * bytesOf(across, columns) },
-        { local: onto, row: side * targetRow, image: height.target * targetRow },
-      ],
-      (row) =>
-        // The last row of tiles may stand out of the image.
-        restHeight === side
-          ? fullRow
-          : when(i32.eq(i32.add(row, i32.mul(part, rows)), rows * parts - 1), writeRow(restHeight), fullRow),
-    ),
+    eachRow(builder, blocks, [
+      overBlock(blocks, from, sums, bytesOf(across, columns)),
+      overImages(blocks, part, onto, to, side * targetRow, height.target * targetRow),
+    ], writeRows),
   );
-  run.add(repeat(
-    run,
-    batch / images,
-    [[at, images * bytesOf(height.source, width.source, inner)], [to, images * height.target * targetRow]],
-    sequence(
-      tileSource.prepare,
-      countUp(part, 0, parts, 1, block),
-    ),
-  ));
+  const sourceBytes = bytesOf(height.source, width.source, inner);
+  const addresses = [[at, sourceBytes], [to, height.target * targetRow]] as const;
+  run.add(eachBlock(builder, batch, blocks, part, addresses, [tileSource.prepare], block));
   return builder.kernel();
 }
 
 /** The gradient to the filter: tiles of the input and of the gradient to the output are mapped, their products summed over the tiles. */
-function filterGradientKernel(
-  { batch, axes, channels, outputs }: ConvolutionGeometry,
-  settings: GeneratorSettings,
-): ConvolutionKernel {
-  const [height, width] = axes;
+function filterGradientKernel(geometry: ConvolutionGeometry, settings: GeneratorSettings): ConvolutionKernel {
+  const { batch, axes: [height, width], channels, outputs } = geometry;
   const scheme = schemeFor(height.output, width.output);
-  const { outputs: side, places, maps } = scheme;
+  const { outputs: side, maps } = scheme;
   const builder = new WinogradBuilder(scheme, settings);
-  const { run } = builder;
-  const [input, filter, output] = builder.parameters;
   const blocks = blocksOf(scheme, batch, height.output, width.output, channels + outputs);
-  const { images, parts, rows, columns: across, tiles } = blocks;
-  const { at, up, part } = variables(builder.run, "i32", "at", "up", "part");
-  run.add(set(at, input), set(up, output));
-  const covered = (size: number) => Math.ceil(size / side) * side;
+  const place = rowMajor(scheme);
   const read = ({ input, output, before }: Axis): PaddedAxis => ({
     input,
     from: -before,
-    length: covered(output) + 2,
+    length: Math.ceil(output / side) * side + 2,
   });
-  const upstream = ({ output }: Axis): PaddedAxis => ({ input: output, from: 0, length: covered(output) });
-  const inputs = builder.source([read(height), read(width)], channels, images, at);
-  const gradients = builder.source([upstream(height), upstream(width)], outputs, images, up);
-  const pitches = [bytesOf(tiles, channels), bytesOf(tiles, outputs), bytesOf(channels, outputs)] as const;
-  const [mapped, mappedGradients, sums] = pitches.map((pitch) => builder.scratch(places * pitch)) as [
-    Local,
-    Local,
-    Local,
-  ];
-  const sides = [
-    { source: inputs, map: maps.input, target: mapped, pitch: pitches[0] },
-    { source: gradients, map: transpose(maps.output), target: mappedGradients, pitch: pitches[1] },
-  ];
-  const mapBlock = sides.map(({ source, map, target, pitch }) => {
-    const { reading, writing } = variables(builder.run, "i32", "reading", "writing");
-    const mapRow = builder.mapping(tilesToPlaces(scheme, map, source, across, pitch));
-    const tileRow = side * source.rowPitch;
-    const written = bytesOf(across, source.channels);
-    return sequence(
-      set(reading, i32.add(source.from, i32.mul(part, rows * tileRow))),
-      set(writing, target),
-      eachRow(builder, blocks, [
-        { local: reading, row: tileRow, image: source.imagePitch },
-        { local: writing, row: written, image: rows * written },
-      ], () => call(mapRow, reading, writing)),
-    );
+  return winogradFilterGradient(builder, geometry, blocks, channels, read, (sums, filter) => {
+    const { part, inputs, gradients, mapped, pitches } = sums;
+    const sides = [
+      { source: inputs, map: maps.input, target: mapped[0], pitch: pitches[0] },
+      { source: gradients, map: transpose(maps.output), target: mapped[1], pitch: pitches[1] },
+    ];
+    const mapBoth = sides.map(({ source, map, target, pitch }) => {
+      const mapRow = builder.mapping(tilesToPlaces(scheme, map, place, source, blocks.columns, pitch));
+      const written = bytesOf(blocks.columns, source.channels);
+      return mapBlock(builder, blocks, part, source, side * source.rowPitch, target, written, [mapRow]);
+    });
+    const product: Product = {
+      levels: [{ count: blocks.tiles, left: bytesOf(channels), right: bytesOf(outputs) }],
+      leftPitch: FLOAT,
+      outPitch: bytesOf(outputs),
+      accumulate: true,
+      relaxed: settings.relaxed,
+    };
+    const products = builder.products(() => product, channels, outputs, mapped, pitches, bytesOf);
+    const filterBack: TileMapping = {
+      rowMap: transpose(maps.filter),
+      columnMap: transpose(maps.filter),
+      tiles: 1,
+      vectors: channels * outputs / 4,
+      load: (row, column) => place(row, column) * pitches[2],
+      store: (row, column) => (3 * row + column) * pitches[2],
+      sourceStep: 0,
+      targetStep: 0,
+    };
+    return {
+      block: sequence(...mapBoth, products),
+      back: call(builder.mapping(filterBack), mapped[2], filter),
+    };
   });
-  const product: Product = {
-    levels: [{ count: tiles, left: bytesOf(channels), right: bytesOf(outputs) }],
-    leftPitch: FLOAT,
-    outPitch: bytesOf(outputs),
-    accumulate: true,
-    relaxed: settings.relaxed,
-  };
-  const filterBack: TileMapping = {
-    rowMap: transpose(maps.filter),
-    columnMap: transpose(maps.filter),
-    tiles: 1,
-    vectors: channels * outputs / 4,
-    load: (row, column) => (scheme.size * row + column) * pitches[2],
-    store: (row, column) => (3 * row + column) * pitches[2],
-    sourceStep: 0,
-    targetStep: 0,
-  };
-  run.add(
-    memory.fill(sums, 0, places * pitches[2]),
-    repeat(
-      run,
-      batch / images,
-      [[at, images * bytesOf(height.input, width.input, channels)], [
-        up,
-        images * bytesOf(height.output, width.output, outputs),
-      ]],
-      sequence(
-        inputs.prepare,
-        gradients.prepare,
-        countUp(
-          part,
-          0,
-          parts,
-          1,
-          sequence(
-            ...mapBlock,
-            builder.products(
-              () => product,
-              channels,
-              outputs,
-              [mapped, mappedGradients, sums],
-              pitches,
-              bytesOf,
-            ),
-          ),
-        ),
-      ),
-    ),
-    call(builder.mapping(filterBack), sums, filter),
-  );
-  return builder.kernel();
 }

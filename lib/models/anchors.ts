@@ -112,7 +112,7 @@ export const anchors: Readonly<Record<AnchorName, Readonly<Record<AnchorScale, A
  * Builds an anchor with `layer` as its normalization-activation, for images of about 32 pixels.
  *
  * The paper's anchors for CIFAR-10 are ResNet50-v2, MobileNetV2 and EfficientNet-B0 at 0.25, 0.5 and 0.5 of their width and at full
- * depth, the first two of their spatial reductions with stride 1 (Liu, Brock, Simonyan, Le 2020, section 4.2). What it leaves open, and
+ * depth, the first two of their spatial reductions with stride 1 (Liu, Brock, Simonyan, Le 2020). What it leaves open, and
  * what stands here: the ResNet's stem is 3x3 and its max pool goes, which with stride 1 would only blur; channels are rounded to
  * multiples of 8; MobileNetV2 keeps its head of 1280 channels, as its authors do for narrow ones. Layers stand as in the paper's
  * drawings: before each convolution of a ResNet block; after the first 1x1 and after the depthwise convolution of an inverted

@@ -28,7 +28,7 @@ const published: InvertedNetwork = {
     stage(6, 320, 1, 1),
   ],
   head: 1280,
-  // Section 4.1: multipliers below one apply to every layer but the last convolution.
+  // Its authors apply multipliers below one to every layer but the last convolution.
   narrowsHead: false,
   squeeze: 0,
 };

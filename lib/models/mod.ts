@@ -15,6 +15,7 @@ export {
   type AnchorScale,
 } from "./anchors.ts";
 export { efficientNet, type EfficientNetConfig } from "./efficientnet.ts";
+export type { InvertedOptions } from "./_inverted.ts";
 export { mobileNet, type MobileNetConfig } from "./mobilenet.ts";
 export { type ImageModel, type ImageSize, type Padding, parameterCount, type StageVisitor } from "./model.ts";
 export { resnet, type ResNetConfig } from "./resnet.ts";

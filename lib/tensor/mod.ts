@@ -6,7 +6,8 @@
  * install), `tensorflow` (the native library, after `deno task setup:tensorflow`) or `webgpu`. A missing
  * backend, a lost device or a broken shader is an error, never a quiet change to something slower or wrong.
  * It also mends what TensorFlow.js gets wrong: {@linkcode registerConvolutionGradients} gives the wasm backend the
- * gradients it lacks, and `tf.maximum` and `tf.minimum` can be differentiated when one side is broadcast.
+ * gradients it lacks, `tf.maximum` and `tf.minimum` can be differentiated when one side is broadcast, and second
+ * derivatives see what an operation saved of its output.
  *
  * {@linkcode stream} is the kit's only source of randomness: counter-based, split by name, the same on every
  * device. {@linkcode readSafetensors} and {@linkcode writeSafetensors} exchange tensors with other libraries.

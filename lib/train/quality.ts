@@ -33,7 +33,7 @@ export interface QualityVerdict {
 
 /**
  * Trains as {@linkcode trainClassifier} does, and after some steps measures the accuracy on validation images: below the threshold the
- * training ends (Liu, Brock, Simonyan, Le 2020, section 4.3). A training that passes goes on, so that the test costs it one evaluation.
+ * training ends (Liu, Brock, Simonyan, Le 2020). A training that passes goes on, so that the test costs it one evaluation.
  *
  * @throws {RangeError} if an option is out of range
  * @throws whatever the signal's reason is, when aborted

@@ -8,8 +8,8 @@ export interface StabilityOptions {
   /** Most steps of ascent. Default 100, the paper's. */
   steps?: number;
   /**
-   * What the parameters move by per step and unit of dn/dtheta. Default 0.1, the learning rate of the paper's proxy training: the ascent
-   * strides through the parameters as training does, and layers that can blow up do so within tens of steps.
+   * What the parameters move by per step and unit of dn/dtheta. Default 0.1, the learning rate of the paper's proxy training. On the ResNet
+   * anchors for a laptop the published layers stay below 1e6 in 100 such steps; ReLU and SiLU alone pass the limit in 2 and 4.
    */
   rate?: number;
   /** The norm above which a network is rejected. Default 1e8, the paper's. Float32 squares reach to 1e19. */
@@ -48,7 +48,7 @@ export type GradientNorm = {
 /**
  * Climbs the norm of the loss gradient, n(theta) = ||dL/dtheta||, to see whether it can be driven beyond a limit:
  * theta <- theta + rate * dn/dtheta, by differentiating twice. A layer whose gradients explode somewhere near would fail in some network
- * or some training, so a search rejects it (Liu, Brock, Simonyan, Le 2020, section 4.3: the worst case, beside the quality test's average).
+ * or some training, so a search rejects it (Liu, Brock, Simonyan, Le 2020: the worst case, beside the quality test's average).
  *
  * `loss` computes L [] from the variables by operations that can be differentiated twice, and draws nothing at random. A norm of 0 has no
  * direction and ends the test. The variables are put back as they were, moving statistics too if they are among `restored`.
@@ -61,7 +61,7 @@ export type GradientNorm = {
  * await useBackend("wasm");
  * const w = tf.variable(tf.tensor1d([0.5, 2]));
  * const { norms, rejected } = await stabilityTest(() => tf.sum(tf.pow(w, 4)), [w], { steps: 50 });
- * console.log(rejected, norms.length); // true 3: the slope of a fourth power runs away
+ * console.log(rejected, norms.length); // true 4: the slope of a fourth power runs away
  * ```
  * @throws {RangeError} if an option is out of range
  */

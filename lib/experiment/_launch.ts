@@ -10,6 +10,7 @@ import {
   type ToWorker,
   type TrialResult,
 } from "./_protocol.ts";
+import type { TrialsOnDemand } from "./_on_demand.ts";
 import { describe, runTrial } from "./_trial.ts";
 import type { BackendSummary, Experiment, Scale, Trial } from "./_types.ts";
 
@@ -24,6 +25,8 @@ export interface LaunchSettings {
   /** A backend's name, or `auto`. */
   readonly backend: string;
   readonly signal: AbortSignal;
+  /** Runs what a trial is made of, where that is not computed on the spot. */
+  readonly parts?: TrialsOnDemand;
 }
 
 /** Somewhere that runs one trial at a time. */
@@ -32,6 +35,10 @@ export interface TrialRunner {
   prepare(): Promise<BackendSummary>;
   /** Runs a trial. Throws {@link TrialFailure} where the trial threw, {@link WorkerDeath} where its process ended. */
   run(trial: Trial, onProgress: (fraction: number, note: string) => void): Promise<TrialResult>;
+  /** Of the process that it has to itself. */
+  readonly pid?: number | undefined;
+  /** Whether that process has ended. */
+  readonly dead?: boolean;
   close(): void;
 }
 
@@ -68,15 +75,17 @@ export class InlineRunner implements TrialRunner {
   }
 
   async prepare(): Promise<BackendSummary> {
+    const { experiment, backend, parts } = this.#settings;
     for (const name of ONE_THREAD) process.env[name] ??= "1";
-    return this.#backend = await this.#settings.experiment.prepare(this.#settings.backend);
+    return this.#backend = await (parts === undefined ? experiment.prepare(backend) : parts.prepare());
   }
 
   async run(trial: Trial, onProgress: (fraction: number, note: string) => void): Promise<TrialResult> {
-    const { experiment, scale, options, signal } = this.#settings;
+    const { experiment, scale, options, signal, parts } = this.#settings;
     const backend = this.#backend ?? await this.prepare();
+    const runPart = parts === undefined ? {} : { runPart: (part: Trial) => parts.run(part) };
     try {
-      return await runTrial({ experiment, trial, scale, backend, options, signal, onProgress });
+      return await runTrial({ experiment, trial, scale, backend, options, signal, onProgress, ...runPart });
     } catch (error) {
       signal.throwIfAborted();
       const { message, stack } = describe(error);
@@ -159,6 +168,15 @@ export class ProcessRunner implements TrialRunner {
     const answer = await this.#ask({ type: "run", trial, scale, options }, onProgress);
     if (answer.type !== "done") throw new Error(`worker answered 'run' with '${answer.type}'`);
     return fromWire(answer.result);
+  }
+
+  /** The process's number; undefined where it could not be started. */
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  get dead(): boolean {
+    return this.#death !== undefined;
   }
 
   close(): void {

@@ -2,6 +2,7 @@ import { BrokenFileError } from "./_arrow.ts";
 import type { FileWriter } from "./_files.ts";
 import { resolveOptions, trialIdentity, trialsOf } from "./_identity.ts";
 import type { LaunchSettings } from "./_launch.ts";
+import { TrialsOnDemand } from "./_on_demand.ts";
 import { Pool } from "./_pool.ts";
 import { prepare } from "./_prepare.ts";
 import { ProgressTracker } from "./_progress.ts";
@@ -67,6 +68,7 @@ class Run {
   readonly #tracker: ProgressTracker;
   readonly #launch: LaunchSettings;
   readonly #pool: Pool;
+  readonly #parts: TrialsOnDemand | undefined;
   readonly #warnings: string[] = [];
   readonly #failed: FailedTrial[] = [];
   readonly #began = performance.now();
@@ -82,12 +84,30 @@ class Run {
     this.#store = new Store(resultsDir, experiment.id, scale, settings.writeFile);
     this.#tracker = new ProgressTracker(this.#trials.length, onProgress);
     const signal = settings.signal ?? new AbortController().signal;
-    this.#launch = { experiment, scale, options: this.#options, backend, signal };
-    this.#pool = new Pool(this.#launch, settings.workers ?? navigator.hardwareConcurrency);
+    const { workers = navigator.hardwareConcurrency } = settings;
+    const launch = { experiment, scale, options: this.#options, backend, signal };
+    if (experiment.parts === undefined || workers === 0) {
+      this.#launch = launch;
+      this.#pool = new Pool(launch, workers);
+      return;
+    }
+    // Trials that are made of others only wait for them: they stay here, and the workers are for their parts.
+    this.#parts = new TrialsOnDemand({
+      ...launch,
+      experiment: experiment.parts,
+      workers,
+      resultsDir,
+      fetch: false,
+      onWarning: (message) => this.#warn(message),
+      ...(settings.writeFile === undefined ? {} : { writeFile: settings.writeFile }),
+    });
+    this.#launch = { ...launch, parts: this.#parts };
+    this.#pool = new Pool(this.#launch, 0);
   }
 
   close(): void {
     this.#pool.close();
+    this.#parts?.close();
   }
 
   async complete(): Promise<RunOutcome> {

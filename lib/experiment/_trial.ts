@@ -1,6 +1,6 @@
 import process from "node:process";
 import type { TrialResult } from "./_protocol.ts";
-import type { BackendSummary, Experiment, Row, Scale, Trial } from "./_types.ts";
+import type { BackendSummary, Experiment, Row, Scale, Trial, TrialOutcome } from "./_types.ts";
 
 /** At most so often, in milliseconds, is progress passed on: a trial may report each of thousands of steps. */
 const PROGRESS_INTERVAL = 100;
@@ -14,6 +14,8 @@ export interface TrialJob {
   readonly options: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
   onProgress(fraction: number, note: string): void;
+  /** Default: in this process, without a store. */
+  runPart?(trial: Trial): Promise<TrialOutcome>;
 }
 
 /** Runs one trial in this process and collects its rows. Throws what the trial throws. */
@@ -53,6 +55,14 @@ export async function runTrial(job: TrialJob): Promise<TrialResult> {
     note(key, value) {
       notes[key] = typeof value === "number" && !Number.isFinite(value) ? String(value) : value;
     },
+    runPart: job.runPart ?? (async (part) => {
+      const { parts } = experiment;
+      if (parts === undefined) {
+        throw new TypeError(`Cannot run a part of '${trial.name}' as '${experiment.id}' must have parts`);
+      }
+      const result = await runTrial({ ...job, experiment: parts, trial: part, onProgress: () => {} });
+      return { ...result, limit: null, found: false };
+    }),
   });
   onProgress(1, words);
   return {

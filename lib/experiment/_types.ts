@@ -60,6 +60,33 @@ export interface TrialContext {
   readonly signal: AbortSignal;
   /** Stores a fact about this very run (images per second, parameters) in the file's metadata, not as a row. */
   note(key: string, value: string | number): void;
+  /**
+   * Runs a trial of the experiment's `parts`, or finds it in the store; several may be under way at once. In the process
+   * that coordinates a run, parts go to its workers under their limits; in any other they are computed on the spot.
+   */
+  runPart(trial: Trial): Promise<TrialOutcome>;
+}
+
+/** The most that a trial may take of the machine before its process is ended. */
+export interface TrialLimits {
+  readonly seconds?: number;
+  /** Resident memory of the process that runs it. */
+  readonly mib?: number;
+}
+
+/** What ended a trial before it was done. */
+export type LimitName = "time limit" | "memory limit";
+
+/** What a trial that was run on demand left behind. */
+export interface TrialOutcome {
+  /** Of a trial that was ended: one, the limit itself. */
+  readonly rows: readonly Row[];
+  readonly notes: Readonly<Record<string, string | number>>;
+  readonly seconds: number;
+  /** Null for a trial that came to its end. */
+  readonly limit: LimitName | null;
+  /** Whether the store had it already. */
+  readonly found: boolean;
 }
 
 /** A figure as data: `spec` is Vega-Lite 6 with its data inline. The room `figures` makes and draws them. */
@@ -130,6 +157,13 @@ export interface Experiment {
   /** Loads what a trial needs and says on what it will run. `backend` may be `auto`. Idempotent. */
   prepare(backend: string): Promise<BackendSummary>;
   run(trial: Trial, context: TrialContext): Promise<void>;
+  /**
+   * The experiment whose trials this one's trials are made of (a search is made of evaluations): see
+   * {@link TrialContext.runPart}. Its trials are not known beforehand, and its options are those of this one.
+   */
+  readonly parts?: Experiment;
+  /** Of trials that are run on demand. */
+  limits?(scale: Scale): TrialLimits;
   tables(results: ResultsView): Record<string, ColumnTable>;
   figures(results: ResultsView): FigureSpec[];
   claims(results: ResultsView): Claim[];

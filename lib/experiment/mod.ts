@@ -6,6 +6,9 @@
  * in worker processes or in this one; each finished trial becomes one Arrow file, written whole and then renamed,
  * with its provenance in the schema's metadata. So to resume is to run the same command again.
  *
+ * {@link TrialsOnDemand} runs trials that are not known beforehand, as a search's evaluations are: store, workers and
+ * limits as for a run. An experiment whose trials are made of such trials names them as its `parts`.
+ *
  * {@link loadResults} gives the stored rows back as tables; {@link bootstrapInterval} and {@link judge} turn values
  * over seeds into a verdict; {@link verifyResults} runs stored trials again and compares bit for bit.
  *
@@ -50,6 +53,8 @@ export {
   type ResultsSelection,
 } from "./_results.ts";
 export { runExperiment, type RunSettings } from "./_run.ts";
+export { TrialsOnDemand, type TrialsOnDemandSettings } from "./_on_demand.ts";
+export { TrialFailure, WorkerDeath } from "./_launch.ts";
 export { readTrialFile } from "./_store.ts";
 export { duration, TerminalProgress, type TextSink } from "./_terminal.ts";
 export { type VerifiedTrial, verifyResults, type VerifySettings } from "./_verify.ts";

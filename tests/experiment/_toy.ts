@@ -109,6 +109,15 @@ function misbehave(fault: string | number | boolean | undefined, mark: string): 
     console.error("last words of the toy");
     process.exit(3);
   }
+  if (fault === "grow") {
+    // Up to 4 GiB, a thousandth at a time, so that a limit is met long before the machine's.
+    const kept: Uint8Array[] = [];
+    for (let part = 0; part < 1024; part++) {
+      kept.push(new Uint8Array(1 << 22).fill(part));
+      for (const end = performance.now() + 2; performance.now() < end;);
+    }
+    throw new Error(`${kept.length} blocks were allocated`);
+  }
   if (fault === "busy") { for (const end = performance.now() + 60_000; performance.now() < end;); }
 }
 

@@ -45,6 +45,7 @@ export { active, batchIndependent, batchMoments, usesX } from "./structure.ts";
 export { published, type PublishedLayer, publishedLayer } from "./published.ts";
 export { formula, latex } from "./formula.ts";
 export { draw, type DrawOptions } from "./draw.ts";
+export { pytorchModule, type PytorchOptions } from "./pytorch.ts";
 export { canonical, simplify } from "./simplify.ts";
 export { canonicalHash, functionalHash } from "./hash.ts";
 export {

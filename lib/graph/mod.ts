@@ -5,8 +5,10 @@
  * moments (mean, rms, std) over one of 4 index sets. The last node is the output z, the layer is `gamma * z + beta`.
  *
  * - **Read and check**: {@link validate}, {@link fromJSON}; the {@link published} layers.
- * - **Look at**: {@link formula}, {@link latex}, {@link draw}; {@link active}, {@link batchIndependent}.
- * - **Tell apart**: {@link simplify}, {@link canonical}, {@link canonicalHash}, {@link functionalHash}.
+ * - **Look at**: {@link formula}, {@link latex}, {@link draw}, {@link drawText}; {@link active},
+ *   {@link batchIndependent}. **Take elsewhere**: {@link toJSON}, {@link pytorchModule}.
+ * - **Tell apart**: {@link simplify}, {@link canonical}, {@link canonicalHash}, {@link functionalHash};
+ *   {@link compareGraphs}, and {@link simplification}: which known layers a graph equals, and when.
  * - **Compute**: {@link evaluate} is the float64 reference, {@link derivative} gives gradients as graphs over a set of
  *   operations closed under differentiation ({@link differentiate} again for second derivatives).
  *
@@ -45,9 +47,20 @@ export { active, batchIndependent, batchMoments, usesX } from "./structure.ts";
 export { published, type PublishedLayer, publishedLayer } from "./published.ts";
 export { formula, latex } from "./formula.ts";
 export { draw, type DrawOptions } from "./draw.ts";
+export { drawText } from "./draw_text.ts";
 export { pytorchModule, type PytorchOptions } from "./pytorch.ts";
 export { canonical, simplify } from "./simplify.ts";
 export { canonicalHash, functionalHash } from "./hash.ts";
+export {
+  compareGraphs,
+  type Comparison,
+  describeEquivalence,
+  type Difference,
+  type Equivalence,
+  type NamedLayer,
+  type Simplification,
+  simplification,
+} from "./compare.ts";
 export {
   bufferStart,
   evaluate,

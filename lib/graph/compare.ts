@@ -98,19 +98,20 @@ export function simplification(
   const simplified = simplify(graph);
   const intermediate = (one: LayerGraph) =>
     active(one).filter((index) => index >= initialNodes.length).length;
+  const own = new Computed(simplified);
   const equivalences = others.flatMap((other) =>
-    parts(other).flatMap(({ part, graph: form }) => {
+    partsOf(other).flatMap(({ part, computed }) => {
       const about = {
         name: other.name,
         part,
         ...((other.epsilon ?? defaultEpsilon) !== epsilon && { epsilon: other.epsilon ?? defaultEpsilon }),
       };
-      const always = functionalHash(simplified) === functionalHash(form)
+      const always = own.hash === computed.hash
         ? { scale: 1, shift: 0 }
-        : affine(outputs(simplified), outputs(form));
+        : affine(own.outputs("always"), computed.outputs("always"));
       if (always !== undefined) return [{ ...about, condition: "always" as const, ...always }];
       return conditions.flatMap((condition): Equivalence[] => {
-        const fit = affine(outputs(simplified, condition), outputs(form, condition));
+        const fit = affine(own.outputs(condition), computed.outputs(condition));
         return fit === undefined ? [] : [{ ...about, condition, ...fit }];
       });
     })
@@ -153,13 +154,50 @@ const words: Readonly<Record<Condition, string>> = {
   "one channel per group": " where each channel is a group",
 };
 
+/** What a graph computes, each thing once. */
+class Computed {
+  readonly #graph: LayerGraph;
+  readonly #outputs = new Map<Condition, Output>();
+  #hash: string | undefined;
+
+  constructor(graph: LayerGraph) {
+    this.#graph = graph;
+  }
+
+  get hash(): string {
+    return this.#hash ??= functionalHash(this.#graph);
+  }
+
+  outputs(condition: Condition): Output {
+    const known = this.#outputs.get(condition) ?? summary(outputs(this.#graph, condition));
+    this.#outputs.set(condition, known);
+    return known;
+  }
+}
+
+interface Part {
+  readonly part: Equivalence["part"];
+  readonly computed: Computed;
+}
+
+const knownParts = new WeakMap<NamedLayer, readonly Part[]>();
+
 /** A layer's graphs to compare with: the whole, or what comes before the affine and the two in a row. */
-function parts({ graph, post }: NamedLayer): { part: Equivalence["part"]; graph: LayerGraph }[] {
-  if (post === undefined) return [{ part: "layer", graph }];
+function partsOf(layer: NamedLayer): readonly Part[] {
+  const parts = knownParts.get(layer) ?? makeParts(layer);
+  knownParts.set(layer, parts);
+  return parts;
+}
+
+function makeParts({ graph, post }: NamedLayer): readonly Part[] {
+  const computed = new Computed(graph);
+  if (post === undefined) return [{ part: "layer", computed }];
   const row = inARow(graph, post);
   return [
-    { part: "normalization", graph },
-    ...(row === undefined ? [] : [{ part: "normalization and activation", graph: row } as const]),
+    { part: "normalization", computed },
+    ...(row === undefined
+      ? []
+      : [{ part: "normalization and activation", computed: new Computed(row) } as const]),
   ];
 }
 
@@ -197,33 +235,41 @@ function difference(a: Float64Array, b: Float64Array): Difference {
 /** The same step as the functional hash's. */
 const resolution = 2 ** -30;
 
-/** Scale and shift with a = scale * b + shift within the resolution; undefined where there are none, or no variation. */
-function affine(a: Float64Array, b: Float64Array): { scale: number; shift: number } | undefined {
-  const allowed = resolution * magnitude(a);
-  if (!Number.isFinite(allowed) || !Number.isFinite(magnitude(b))) return undefined;
-  const [meanA, meanB] = [mean(a), mean(b)];
-  const varies = (values: Float64Array, centre: number) =>
-    values.some((value) => Math.abs(value - centre) > resolution * magnitude(values));
-  if (!varies(a, meanA) || !varies(b, meanB)) return undefined;
+/** Outputs on all probe inputs, with what every comparison asks of them. */
+interface Output {
+  readonly values: Float64Array;
+  readonly mean: number;
+  readonly magnitude: number;
+  /** Finite, and no constant. */
+  readonly comparable: boolean;
+}
+
+function summary(values: Float64Array): Output {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const largest = magnitude(values);
+  const varies = values.some((value) => Math.abs(value - mean) > resolution * largest);
+  return { values, mean, magnitude: largest, comparable: Number.isFinite(largest) && varies };
+}
+
+/** Scale and shift with a = scale * b + shift within the resolution; undefined where there are none. */
+function affine(a: Output, b: Output): { scale: number; shift: number } | undefined {
+  if (!a.comparable || !b.comparable) return undefined;
+  const allowed = resolution * a.magnitude;
   const fits = (scale: number, shift: number) =>
-    a.every((value, i) => Math.abs(value - (scale * b[i]! + shift)) <= allowed);
+    a.values.every((value, i) => Math.abs(value - (scale * b.values[i]! + shift)) <= allowed);
   if (fits(1, 0)) return { scale: 1, shift: 0 };
   let products = 0, squares = 0;
-  for (let i = 0; i < a.length; i++) {
-    products += (a[i]! - meanA) * (b[i]! - meanB);
-    squares += (b[i]! - meanB) ** 2;
+  for (let i = 0; i < a.values.length; i++) {
+    products += (a.values[i]! - a.mean) * (b.values[i]! - b.mean);
+    squares += (b.values[i]! - b.mean) ** 2;
   }
   // Rounded well below the resolution, so that 2 is not 1.9999999999999998, nor 0 a rest of 1e-17.
   const scale = Number((products / squares).toPrecision(12));
-  const rest = meanA - scale * meanB;
+  const rest = a.mean - scale * b.mean;
   const shift = Math.abs(rest) < allowed ? 0 : Number(rest.toPrecision(12));
   return scale !== 0 && fits(scale, shift) ? { scale, shift } : undefined;
 }
 
 function magnitude(values: Float64Array): number {
   return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-}
-
-function mean(values: Float64Array): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

@@ -39,7 +39,7 @@ const TOGETHER = 1e-4;
  * has no figure of its own and loses a digit more: sums of squares are differentiated through every layer twice.
  */
 const FACTOR = 64;
-const FLOOR = { norm: 2e-5, loss: 2e-5, grad: 5e-5, ascent: 2e-4 };
+const FLOOR = { norm: 5e-5, loss: 5e-5, grad: 5e-5, ascent: 2e-4 };
 
 /**
  * A gradient smaller than this beside the others is a cancellation: in float32 it is rounding, which the ascent then follows. So of the

@@ -6,6 +6,7 @@
  */
 import process from "node:process";
 import { type Command, loadRegistry, UsageError } from "./_cli.ts";
+import { graphCommand } from "./_graph_command.ts";
 import { listCommand, reportCommand, showCommand } from "./_read_commands.ts";
 import { reproduceCommand } from "./_reproduce_command.ts";
 import { runCommand } from "./_run_command.ts";
@@ -18,6 +19,7 @@ const commands: readonly Command[] = [
   reportCommand,
   reproduceCommand,
   verifyCommand,
+  graphCommand,
 ];
 
 /** Runs the command line and returns the exit code. */

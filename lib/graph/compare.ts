@@ -44,8 +44,8 @@ export function compareGraphs(a: LayerGraph, b: LayerGraph): Comparison {
   };
 }
 
-/** A layer to be told apart from others. */
-export type NamedLayer = Pick<PublishedLayer, "name" | "graph" | "post" | "epsilon">;
+/** A layer with a name: a published one, or one that was found. */
+export type NamedLayer = Omit<PublishedLayer, "source"> & Partial<Pick<PublishedLayer, "source">>;
 
 /** One way in which a layer equals another: `z = scale * other + shift`, in training mode. */
 export interface Equivalence {

@@ -1,6 +1,6 @@
 import { atFullShape, type Expression, extents, type Helper, PythonWriter } from "./_python.ts";
+import type { NamedLayer } from "./compare.ts";
 import { formula } from "./formula.ts";
-import type { PublishedLayer } from "./published.ts";
 import { active, batchMoments } from "./structure.ts";
 import type { LayerGraph } from "./types.ts";
 import { validate } from "./validate.ts";
@@ -37,7 +37,7 @@ const longestFormula = 300;
  * RangeError for groups, epsilon or decay out of range.
  */
 export function pytorchModule(
-  layer: LayerGraph | PublishedLayer,
+  layer: LayerGraph | NamedLayer,
   options: PytorchOptions = {},
 ): string {
   const given: NamedLayer = "nodes" in layer ? { graph: layer, name: "Layer" } : layer;
@@ -48,8 +48,6 @@ export function pytorchModule(
     ...checkedDefaults({ epsilon: given.epsilon, ...options }),
   });
 }
-
-type NamedLayer = Pick<PublishedLayer, "graph" | "post" | "epsilon" | "name"> & Partial<PublishedLayer>;
 
 interface Layer {
   readonly graph: LayerGraph;

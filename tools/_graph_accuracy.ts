@@ -1,14 +1,12 @@
 /** Accuracies of layers that the store holds. */
-import { type Experiment, loadAllResults, type Results } from "../lib/experiment/mod.ts";
-import { fromJSON, functionalHash, type NamedLayer, published } from "../lib/graph/mod.ts";
+import { type Experiment, loadAllResults, type Results, type StoredTrial } from "../lib/experiment/mod.ts";
+import { functionalHash, type NamedLayer, published, validate } from "../lib/graph/mod.ts";
 
-/** The metric that classifiers report. */
-const metric = "test top-1";
+/** The metrics of trained classifiers; their last values count. */
+const metrics = ["test top-1", "test accuracy"] as const;
 
-/** Columns of a table of rows that are no setting of the trial. */
-const notSettings = new Set(["trial", "seed", "backend", "step", "value"]);
-
-type Cells = Readonly<Record<string, string | number | boolean | null>>;
+/** The note in which a search's trial keeps its best layers, best first, as JSON: `[{ graph, scores }, ...]`. */
+const foundNote = "found layers";
 
 /** What the store says of a layer: one line per experiment, scale, backend and setting. */
 export function storedAccuracies(
@@ -19,33 +17,75 @@ export function storedAccuracies(
   const wanted = identity(layer);
   return experiments.flatMap((experiment) =>
     loadAllResults(experiment, resultsDir).results.flatMap((results) => {
-      const rows = results.final(metric).objects() as Cells[];
-      const found = rows.filter((row) =>
-        Object.entries(row).some(([column, value]) =>
-          !notSettings.has(column) && identityOf(value) === wanted
-        )
-      );
-      return accuracyLines(found, results);
+      const where = `in ${[results.experiment, results.scale, results.backend].join(", ")}`;
+      return [
+        ...trainedLines(results, wanted).map(({ what, setting }) => `${what} ${where}${setting}`),
+        ...results.trials.flatMap((stored) => foundLines(stored, wanted)).map((what) => `${what} ${where}`),
+      ];
     })
   );
 }
 
-function accuracyLines(
-  rows: readonly Cells[],
-  { experiment, scale, backend }: Results,
-): string[] {
-  const columns = Object.keys(rows[0] ?? {}).filter((column) =>
-    !notSettings.has(column) && rows.every((row) => identityOf(row[column]) === undefined)
+/** Of the trials that trained this layer, as one of their parameters says: mean and range per setting. */
+function trainedLines({ trials }: Results, wanted: string): { what: string; setting: string }[] {
+  const own = trials.filter(({ provenance: { trial } }) =>
+    Object.values(trial.params).some((value) => identityOf(value) === wanted)
   );
-  const varied = columns.filter((column) => new Set(rows.map((row) => row[column])).size > 1);
-  const groups = Map.groupBy(rows, (row) => varied.map((column) => `, ${column} ${row[column]}`).join(""));
-  return [...groups].map(([setting, group]) => {
-    const values = group.map((row) => 100 * Number(row["value"])).sort((a, b) => a - b);
-    const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-    const range = values.length === 1 ? "" : `, ${values[0]!.toFixed(1)} to ${values.at(-1)!.toFixed(1)}`;
-    const seeds = `${values.length} ${values.length === 1 ? "seed" : "seeds"}`;
-    return `${mean.toFixed(1)}% (${seeds}${range}) in ${experiment}, ${scale}, ${backend}${setting}`;
+  const columns = [...new Set(own.flatMap(({ provenance: { trial } }) => Object.keys(trial.params)))];
+  const param = ({ provenance: { trial } }: StoredTrial, column: string) => trial.params[column];
+  const varied = columns.filter((column) =>
+    own.every((one) => identityOf(param(one, column)) === undefined) &&
+    new Set(own.map((one) => param(one, column))).size > 1
+  );
+  const groups = Map.groupBy(
+    own,
+    (one) => varied.map((column) => `, ${column} ${param(one, column)}`).join(""),
+  );
+  return [...groups].flatMap(([setting, group]) =>
+    metrics.flatMap((metric) => {
+      const what = spread(metric, group.flatMap((one) => lastValue(one, metric) ?? []));
+      return what === undefined ? [] : [{ what, setting }];
+    })
+  );
+}
+
+/** Of a search that found this layer: its scores there, and what it reached when it was trained again as the best. */
+function foundLines(stored: StoredTrial, wanted: string): string[] {
+  const { notes, trial } = stored.provenance;
+  return foundLayers(notes[foundNote]).flatMap(({ identity, scores }, place) => {
+    if (identity !== wanted) return [];
+    const held = Object.entries(scores).map(([anchor, score]) => `${percent(score)} on ${anchor}`).join(", ");
+    const again = place === 0 ? spread("test accuracy", lastValue(stored, "test accuracy") ?? []) : undefined;
+    return [
+      `held-out ${held}${again === undefined ? "" : `; ${again}`}: number ${place + 1} of ${trial.name}`,
+    ];
   });
+}
+
+function foundLayers(note: unknown): { identity: string; scores: Record<string, number> }[] {
+  if (typeof note !== "string") return [];
+  try {
+    const list: { graph: unknown; scores: Record<string, number> }[] = JSON.parse(note);
+    return list.map(({ graph, scores }) => ({ identity: identity({ graph: validate(graph) }), scores }));
+  } catch {
+    return []; // a note of another kind
+  }
+}
+
+function lastValue({ rows }: StoredTrial, metric: string): number | undefined {
+  return rows.findLast((row) => row.metric === metric)?.value;
+}
+
+function spread(metric: string, given: number | readonly number[]): string | undefined {
+  const values = [given].flat().sort((a, b) => a - b);
+  if (values.length === 0) return undefined;
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const range = `${values.length} seeds, ${percent(values[0]!)} to ${percent(values.at(-1)!)}`;
+  return `${percent(mean)} ${metric}${values.length === 1 ? "" : ` (${range})`}`;
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(1)}%`;
 }
 
 /** Equal for layers that train alike: the function before the affine, the one after it, and epsilon. */
@@ -66,7 +106,7 @@ function readIdentity(text: string): string | undefined {
   if (Object.hasOwn(published, text)) return identity(published[text]!);
   if (!text.startsWith("{")) return undefined;
   try {
-    return identity({ graph: fromJSON(text) });
+    return identity({ graph: validate(JSON.parse(text)) });
   } catch {
     return undefined; // some other parameter
   }

@@ -43,7 +43,10 @@ export function layerFrom(argument: string | undefined, what = "A layer"): Named
     const names = Object.keys(published).join(", ");
     throw new UsageError(`There is no layer and no file '${file}'. Published layers: ${names}`);
   }
-  return inFile(file, () => layerOf(pick(parsed(file), entry), basename(file).replace(/\.json$/, "")));
+  return inFile(
+    file,
+    () => layerOf(pick(parsed(file), entry), basename(argument).replace(/\.json(?=$|#)/, "")),
+  );
 }
 
 function isFile(path: string): boolean {

@@ -105,7 +105,7 @@ Deno.test("layers come from names, graph files, layer files and lists", () => {
   }
   const list = file("list.json", { layers: [{ name: "first", graph: s0.graph }, { graph: found }] });
   assert.deepEqual(layerFrom(`${list}#first`), { name: "first", graph: s0.graph });
-  assert.deepEqual(layerFrom(`${list}#1`).graph, found);
+  assert.deepEqual(layerFrom(`${list}#1`), { name: "list#1", graph: found });
   assert.throws(() => layerFrom(list), /^RangeError: .* one of first, 1: current name is missing/);
   assert.throws(() => layerFrom(`${list}#third`), /^RangeError: .*current name is third/);
   assert.throws(() => layerFrom(`${list}#2`), /^RangeError: .*current name is 2/);
@@ -160,8 +160,14 @@ Deno.test("stored accuracies are found by what a layer computes, per experiment 
       trial("EvoNorm-S0a", 32, 1),
       trial("{not a graph", 32, 1),
       trial(rewritten, 128, 1),
+      trial("search", 1, 1),
     ],
-    run({ params, seed }, { report }) {
+    run({ params, seed }, { report, note }) {
+      if (params["layer"] === "search") {
+        note("found layers", JSON.stringify([{ graph: found, scores: { resnet: 0.5, mobilenet: 0.25 } }]));
+        report({ step: 9, metric: "test accuracy", value: 0.625 });
+        return Promise.resolve();
+      }
       report({ step: 1, metric: "test top-1", value: 0.1 });
       report({ step: 2, metric: "test top-1", value: (params["batch"] as number) / 128 - 0.01 * seed });
       return Promise.resolve();
@@ -173,10 +179,13 @@ Deno.test("stored accuracies are found by what a layer computes, per experiment 
   await runExperiment({ experiment, scale: "smoke", workers: 0, resultsDir: folder.path });
   const lines = (name: string) => storedAccuracies(publishedLayer(name), [experiment, toy], folder.path);
   assert.deepEqual(lines("EvoNorm-S0"), [
-    "23.5% (2 seeds, 23.0 to 24.0) in toy/layers, smoke, toy, batch 32",
-    "49.0% (1 seed) in toy/layers, smoke, toy, batch 64",
-    "99.0% (1 seed) in toy/layers, smoke, toy, batch 128",
+    "23.5% test top-1 (2 seeds, 23.0% to 24.0%) in toy/layers, smoke, toy, batch 32",
+    "49.0% test top-1 in toy/layers, smoke, toy, batch 64",
+    "99.0% test top-1 in toy/layers, smoke, toy, batch 128",
   ]);
-  assert.deepEqual(lines("EvoNorm-S0a"), ["24.0% (1 seed) in toy/layers, smoke, toy"]);
+  assert.deepEqual(lines("EvoNorm-S0a"), ["24.0% test top-1 in toy/layers, smoke, toy"]);
   assert.deepEqual(lines("BN-ReLU"), []);
+  assert.deepEqual(storedAccuracies({ name: "mine", graph: found }, [experiment], folder.path), [
+    "held-out 50.0% on resnet, 25.0% on mobilenet; 62.5% test accuracy: number 1 of search-1-1 in toy/layers, smoke, toy",
+  ]);
 });

@@ -6,11 +6,12 @@
 import type { Experiment } from "../lib/experiment/mod.ts";
 import { fileURLToPath } from "node:url";
 import { layers } from "./evonorm/layers.ts";
+import { searches } from "./evonorm/search.ts";
 
 /** Every experiment, in the order in which they are listed. */
-export const experiments: readonly Experiment[] = [layers];
+export const experiments: readonly Experiment[] = [layers, searches];
 
 /** Where results are kept: `results/` beside `deno.json`, whatever folder a notebook or a command is started from. */
 export const resultsFolder: string = fileURLToPath(new URL("../results", import.meta.url));
 
-export { layers };
+export { layers, searches };

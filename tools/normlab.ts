@@ -10,6 +10,7 @@ import { graphCommand } from "./_graph_command.ts";
 import { listCommand, reportCommand, showCommand } from "./_read_commands.ts";
 import { reproduceCommand } from "./_reproduce_command.ts";
 import { runCommand } from "./_run_command.ts";
+import { searchCommand } from "./_search_command.ts";
 import { verifyCommand } from "./_verify_command.ts";
 
 const commands: readonly Command[] = [
@@ -20,6 +21,7 @@ const commands: readonly Command[] = [
   reproduceCommand,
   verifyCommand,
   graphCommand,
+  searchCommand,
 ];
 
 /** Runs the command line and returns the exit code. */

@@ -55,7 +55,7 @@ export async function runTrial(job: TrialJob): Promise<TrialResult> {
     note(key, value) {
       notes[key] = typeof value === "number" && !Number.isFinite(value) ? String(value) : value;
     },
-    runPart: job.runPart ?? (async (part) => {
+    runPart: job.runPart ?? oneByOne(async (part) => {
       const { parts } = experiment;
       if (parts === undefined) {
         throw new TypeError(`Cannot run a part of '${trial.name}' as '${experiment.id}' must have parts`);
@@ -71,6 +71,16 @@ export async function runTrial(job: TrialJob): Promise<TrialResult> {
     start,
     seconds: (performance.now() - began) / 1000,
     peakMiB: Math.round(Math.max(peak, process.memoryUsage().rss) / 2 ** 20),
+  };
+}
+
+/** Calls wait for those before them: two trainings in one process would only share its memory. */
+function oneByOne<A, B>(call: (argument: A) => Promise<B>): (argument: A) => Promise<B> {
+  let last: Promise<unknown> = Promise.resolve();
+  return (argument) => {
+    const next = last.then(() => call(argument));
+    last = next.catch(() => {});
+    return next;
   };
 }
 

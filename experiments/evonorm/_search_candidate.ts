@@ -1,9 +1,9 @@
 /** A candidate of the search as a trial: two tests that reject it, then training in every anchor. */
 import {
   batches,
+  type ChannelMoments,
   channelMoments,
   evaluationBatches,
-  type ImageDataset,
   type ImageSplit,
   loadImages,
   proxyAugmentation,
@@ -95,13 +95,31 @@ export function evaluationOf({ rows, notes, seconds, limit }: TrialOutcome, task
   return { scores: task.anchors.split("+").map((name) => value(`accuracy ${name}`)!), stages };
 }
 
-/** Data sets by name or path: a worker reads each once for all its trials. */
-const loaded = new Map<string, Promise<ImageDataset>>();
+/** Images as a task wants them. */
+interface Images extends ChannelMoments {
+  readonly train: ImageSplit;
+  /** What accuracy is measured on. */
+  readonly held: ImageSplit;
+  readonly classes: number;
+}
 
-function images(source: string): Promise<ImageDataset> {
-  const found = loaded.get(source) ?? loadImages(source);
-  loaded.set(source, found);
-  return found;
+/** The images of the last trial: those of a search share them, and preparing them takes as long as some steps. */
+let last: { readonly key: string; readonly images: Promise<Images> } | undefined;
+
+function imagesOf(source: string, validation: number, seed: number): Promise<Images> {
+  const key = JSON.stringify([source, validation, seed]);
+  if (last?.key !== key) {
+    last = { key, images: prepareImages(source, validation, stream(seed).child("validation")) };
+  }
+  return last.images;
+}
+
+async function prepareImages(source: string, validation: number, draws: Stream): Promise<Images> {
+  const { train: all, test, classes } = await loadImages(source);
+  const { train, validation: held } = validation > 0
+    ? split(all, { validation, stream: draws })
+    : { train: all, validation: test };
+  return { train, held, classes: classes.length, ...channelMoments(train) };
 }
 
 /** A network in training that can be left off and gone on with. */
@@ -114,18 +132,13 @@ class Training {
   /** Whether a loss was not finite: the network is then left as it is. */
   diverged = false;
 
-  constructor(model: ImageModel, task: Task, images: ImageSplit, draws: Stream) {
+  constructor(model: ImageModel, task: Task, images: Images, draws: Stream) {
     this.model = model;
     this.#optimizer = new Sgd(model.parameters, { weightDecay: task.weightDecay });
+    const { mean, std } = images;
     const augment = { ...proxyAugmentation, crop: task.crop };
-    const moments = channelMoments(images);
-    this.#batches = batches(images, {
-      size: task.batch,
-      steps: task.steps,
-      stream: draws,
-      augment,
-      ...moments,
-    });
+    const options = { size: task.batch, steps: task.steps, stream: draws, augment, mean, std };
+    this.#batches = batches(images.train, options);
     this.#rate = task.schedule === "cosine" ? cosine(task.rate, task.steps) : constant(task.rate);
   }
 
@@ -151,23 +164,20 @@ class Training {
 async function run({ params, seed }: Trial, context: TrialContext): Promise<void> {
   const { graph, ...task } = params as unknown as Task & { graph: string };
   const names = task.anchors.split("+") as AnchorName[];
-  const { train: all, test, classes } = await images(context.options["data"] || task.data);
-  const root = stream(seed);
   // All candidates of a seed share held-out images, initial weights and order of images: comparisons are paired.
-  const parts = task.validation > 0
-    ? split(all, { validation: task.validation, stream: root.child("validation") })
-    : { train: all, validation: test };
-  const moments = channelMoments(parts.train);
+  const images = await imagesOf(context.options["data"] || task.data, task.validation, seed);
+  const { mean, std } = images;
+  const root = stream(seed);
   const layer = graph.startsWith("{") ? fromJSON(graph) : graph;
   const build = (name: AnchorName) =>
     anchor(name, task.form, layer, root.child("init").child(name), {
-      classes: classes.length,
-      inputChannels: all.channels,
+      classes: images.classes,
+      inputChannels: images.train.channels,
       norm: { groups: task.groups },
     });
   const trainings = names.map((name) => ({
     name,
-    training: new Training(build(name), task, parts.train, root.child("batches")),
+    training: new Training(build(name), task, images, root.child("batches")),
   }));
   const work = (name: AnchorName, images: number, side: number) =>
     anchors[name][task.form].multiplications * (side / 32) ** 2 * images / 1e9;
@@ -183,9 +193,9 @@ async function run({ params, seed }: Trial, context: TrialContext): Promise<void
       if (training.diverged) return { passed: false, work: cost, value: NaN, scores };
       const { top1 } = await evaluateClassifier(
         training.model,
-        evaluationBatches(parts.validation, 100, { ...moments, crop: task.testCrop }),
+        evaluationBatches(images.held, 100, { mean, std, crop: task.testCrop }),
       );
-      cost += PASSES.test * work(name, parts.validation.count, task.testCrop);
+      cost += PASSES.test * work(name, images.held.count, task.testCrop);
       scores.push(top1);
       if (!(top1 >= least)) return { passed: false, work: cost, value: top1, scores };
     }
@@ -195,8 +205,8 @@ async function run({ params, seed }: Trial, context: TrialContext): Promise<void
     const [first] = names;
     const model = build(first!);
     try {
-      const options = { size: STABILITY_BATCH, steps: 1, stream: root.child("stability"), ...moments };
-      const [batch] = batches(parts.train, { ...options, augment: { crop: task.crop } });
+      const options = { size: STABILITY_BATCH, steps: 1, stream: root.child("stability"), mean, std };
+      const [batch] = batches(images.train, { ...options, augment: { crop: task.crop } });
       const { norms, rejected } = await classifierStability(model, batch!, {
         steps: task.stability,
         batchSize: STABILITY_BATCH,

@@ -1,8 +1,8 @@
 /**
  * evonorm/layers: published normalization-activation layers on the CIFAR ResNet.
  *
- * Cost: smoke about a minute on 2 cores (wasm), laptop about an hour on 2 cores (tensorflow), paper 12 trainings of
- * ResNet-56 for 200 epochs on a GPU. Expect at laptop scale, top-1: BN-ReLU 65%, EvoNorm-B0 62%, EvoNorm-S0 61%, GN-ReLU 54%.
+ * Cost: smoke about a minute on 2 cores (wasm), laptop a quarter of an hour on 2 cores (wasm), paper 12 trainings of
+ * ResNet-56 for 200 epochs on a GPU. Expect at laptop scale, top-1: BN-ReLU 65%, EvoNorm-B0 62%, EvoNorm-S0 61%, GN-ReLU 55%.
  */
 import { type ColumnTable, from } from "arquero";
 import { basename } from "node:path";
@@ -358,7 +358,7 @@ What a small proxy can say: whether the layers train, and differences of several
 point on ImageNet.`.replaceAll(/([^\n])\n([^\n])/g, "$1 $2"),
   cost: {
     smoke: "2 cores: about a minute (wasm)",
-    laptop: "2 cores: about an hour (tensorflow)",
+    laptop: "2 cores: a quarter of an hour (wasm)",
     paper: "ResNet-56, 200 epochs, 12 trainings: a GPU for a day or more (not measured)",
   },
   scales: ["smoke", "laptop", "paper"],

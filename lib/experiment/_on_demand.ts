@@ -230,7 +230,7 @@ export class TrialsOnDemand {
   async #complete(trial: Trial): Promise<TrialResult & { limit: LimitName | null }> {
     for (let attempt = 1;; attempt++) {
       try {
-        const ended = await this.#attempt(trial);
+        const ended = await this.#attempt(trial, attempt > 1);
         if (ended !== undefined) return ended;
       } catch (error) {
         this.#stop.signal.throwIfAborted();
@@ -241,9 +241,19 @@ export class TrialsOnDemand {
   }
 
   /** Undefined where memory ran out in a worker that had run others before: that says nothing about this trial. */
-  async #attempt(trial: Trial): Promise<TrialResult & { limit: LimitName | null } | undefined> {
+  async #attempt(
+    trial: Trial,
+    fresh: boolean,
+  ): Promise<TrialResult & { limit: LimitName | null } | undefined> {
     this.#stop.signal.throwIfAborted();
-    const worker = this.#takeIdle() ?? (await this.#start()).worker;
+    let idle = this.#takeIdle();
+    if (fresh && idle !== undefined) {
+      // Whoever killed the first worker may have killed the waiting ones too, and that is heard of later.
+      idle.runner.close();
+      this.#runners.delete(idle.runner);
+      idle = undefined;
+    }
+    const worker = idle ?? (await this.#start()).worker;
     const { runner } = worker;
     const start = new Date().toISOString();
     const began = performance.now();

@@ -1,5 +1,5 @@
 import type { IndexSet } from "../graph/mod.ts";
-import { isReduction, type Program, type Reduction, type Value } from "./value.ts";
+import type { Program, Reduction, Value } from "./value.ts";
 
 /** Products of rows of more factors than this stay as they were made. */
 const MOST_FACTORS = 8;
@@ -206,9 +206,4 @@ export function dependsOn(
     return condition(values[at]!) || values[at]!.inputs.some(visit);
   };
   return visit(index);
-}
-
-/** The reductions among some values, by index. */
-export function reductionsOf(values: readonly Value[]): number[] {
-  return values.flatMap(({ op }, index) => isReduction(op) ? [index] : []);
 }

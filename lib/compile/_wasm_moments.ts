@@ -13,6 +13,7 @@ import {
   type Operand,
   sequence,
   set,
+  variables,
 } from "../wasm/mod.ts";
 import type { KernelShape } from "./_wasm_layout.ts";
 import type { Reduction } from "./value.ts";
@@ -82,15 +83,7 @@ function momentOf(kind: Local, first: Local, second: Local, centre: Local, count
 
 function finishFunction(module: ModuleBuilder, channels: number): FunctionBuilder {
   const built = module.function(undefined, ["i32", "i32", "i32", "i32", "i32", "i32", "i32"]);
-  const [sum, square, shift, out, span, pixels, kind] = built.params as readonly Local[] as [
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-  ];
+  const [sum, square, shift, out, span, pixels, kind] = built.params;
   const start = built.local("i32"), lane = built.local("i32"), end = built.local("i32");
   const [perLane, count, centre, deviation, first, second] = ["f64", "f64", "f64", "f64", "f64", "f64"].map(
     () => built.local("f64"),
@@ -147,21 +140,9 @@ function accumulate(first: Local, second: Local, sum: Code, square: Code, d: Loc
 
 function foldFunction(module: ModuleBuilder, channels: number, pixels: number): FunctionBuilder {
   const built = module.function(undefined, ["i32", "i32", "i32", "i32", "i32", "i32"]);
-  const [sum, square, shift, toSum, toSquare, toShift] = built.params as readonly Local[] as [
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-  ];
+  const [sum, square, shift, toSum, toSquare, toShift] = built.params;
   const lane = built.local("i32");
-  const [first, second, distance, m] = [0, 0, 0, 0].map(() => built.local("f64")) as [
-    Local,
-    Local,
-    Local,
-    Local,
-  ];
+  const { first, second, distance, m } = variables(built, "f64", "first", "second", "distance", "m");
   const wide = (base: Local) => i32.add(base, i32.shl(lane, 3));
   const narrow = (base: Local) => promoted(i32.add(base, i32.shl(lane, 2)));
   built.add(
@@ -186,7 +167,7 @@ function foldFunction(module: ModuleBuilder, channels: number, pixels: number): 
 
 function spreadFunction(module: ModuleBuilder, channels: number): FunctionBuilder {
   const built = module.function(undefined, ["i32", "i32", "i32", "i32"]);
-  const [row, out, span, kind] = built.params as readonly Local[] as [Local, Local, Local, Local];
+  const [row, out, span, kind] = built.params;
   const start = built.local("i32"), lane = built.local("i32"), end = built.local("i32");
   const state = momentState(built);
   const result = built.local("f32");
@@ -211,13 +192,7 @@ function spreadFunction(module: ModuleBuilder, channels: number): FunctionBuilde
 
 function acrossBatchFunction(module: ModuleBuilder, channels: number, samples: number): FunctionBuilder {
   const built = module.function(undefined, ["i32", "i32", "i32", "i32", "i32"]);
-  const [rows, step, out, kind, weight] = built.params as readonly Local[] as [
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-  ];
+  const [rows, step, out, kind, weight] = built.params;
   const lane = built.local("i32"), sample = built.local("i32"), at = built.local("i32");
   const state = momentState(built);
   const moment = built.local("f64");
@@ -247,13 +222,15 @@ function acrossBatchFunction(module: ModuleBuilder, channels: number, samples: n
 
 /** Running sums about the first number. */
 function momentState(built: FunctionBuilder) {
-  const [count, centre, first, second, deviation] = [0, 0, 0, 0, 0].map(() => built.local("f64")) as [
-    Local,
-    Local,
-    Local,
-    Local,
-    Local,
-  ];
+  const { count, centre, first, second, deviation } = variables(
+    built,
+    "f64",
+    "count",
+    "centre",
+    "first",
+    "second",
+    "deviation",
+  );
   return {
     count,
     begin: (kind: Local, value: Code): Code[] => [

@@ -56,12 +56,7 @@ export function passFunction(
     "i32",
     ...context.imageNames.map(() => "i32" as const),
   ]);
-  const [scratch, saved, sample, ...images] = built.params as readonly Local[] as [
-    Local,
-    Local,
-    Local,
-    ...Local[],
-  ];
+  const [scratch, saved, sample, ...images] = built.params;
   const writer = new PassWriter(built, context, pass, sources, {
     scratch,
     saved,

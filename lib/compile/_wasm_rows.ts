@@ -49,13 +49,16 @@ export function rowFunction(
   return built;
 }
 
+/** Working space, saved tensor, the sample's number. */
+type RowParameters = readonly ["i32", "i32", "i32"];
+
 class RowWriter {
-  readonly #f: FunctionBuilder;
+  readonly #f: FunctionBuilder<RowParameters>;
   readonly #context: RowContext;
   readonly #math: VectorMath;
   readonly #block: Local;
 
-  constructor(built: FunctionBuilder, context: RowContext) {
+  constructor(built: FunctionBuilder<RowParameters>, context: RowContext) {
     this.#f = built;
     this.#context = context;
     this.#math = new VectorMath(built, context.settings);
@@ -107,7 +110,7 @@ class RowWriter {
 
   /** The address of a value's row of the sample at hand, or of the first sample where `sample` is 0. */
   #address(index: number, sample?: 0): Code {
-    const [scratch, saved, current] = this.#f.params as readonly Local[] as [Local, Local, Local];
+    const [scratch, saved, current] = this.#f.params;
     const { base, offset, step } = this.#context.layout.rows.get(index)!;
     const start = i32.add(base === "scratch" ? scratch : saved, offset);
     return step === 0 || sample === 0 ? start : i32.add(start, i32.mul(current, step));

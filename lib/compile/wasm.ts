@@ -106,11 +106,8 @@ class KernelWriter {
         };
       }),
     }));
-    const run = this.#module.function(
-      "run",
-      Array.from({ length: parameters.length + 2 }, () => "i32" as const),
-    );
-    const [scratch, saved, ...rest] = run.params as readonly Local[] as [Local, Local, ...Local[]];
+    const run = this.#module.function("run", ["i32", "i32", ...parameters.map(() => "i32" as const)]);
+    const [scratch, saved, ...rest] = run.params;
     const at = new Map(parameters.map((name, index) => [name, rest[index]!]));
     const sample = run.local("i32");
     const counter = run.local("i32");

@@ -10,18 +10,11 @@ import {
   sequence,
   set,
   v128,
+  variables,
 } from "../wasm/mod.ts";
 import { bytesOf, type Course, divisorUpTo, forwardCourse, GROUP_BYTES } from "./_courses.ts";
 import { meetings, Sources, stretchesOf, tilesOf } from "./_depthwise_pixels.ts";
-import {
-  grid,
-  loadLanes,
-  multiplyAdd,
-  repeat,
-  storeLanes,
-  variables,
-  wholeVectors,
-} from "./_micro_kernels.ts";
+import { grid, loadLanes, multiplyAdd, repeat, storeLanes, wholeVectors } from "./_micro_kernels.ts";
 import type { ConvolutionGeometry } from "./geometry.ts";
 import type { ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
 
@@ -38,7 +31,7 @@ export function filterGradientKernel(
   const wide = wholeVectors(channels);
   const sources = new Sources(channels, relaxed);
   const { run } = sources;
-  const [input, filter, output] = run.params as [Local, Local, Local];
+  const [input, filter, output] = run.params;
   const imageBytes = bytesOf(height.input, width.input, wide);
   const group = wide === channels ? batch : divisorUpTo(batch, GROUP_BYTES / imageBytes);
   const { at, up, from, upstream, x, dy } = variables(run, "i32", "at", "up", "from", "upstream", "x", "dy");
@@ -102,7 +95,7 @@ export function filterGradientKernel(
 
   function passFunction(start: number, end: number): number {
     const kernel = sources.module.function(undefined, ["i32", "i32", "i32", "i32"]);
-    const [inputs, gradients, target, count] = kernel.params as [Local, Local, Local, Local];
+    const [inputs, gradients, target, count] = kernel.params;
     const { x, dy, row } = variables(kernel, "i32", "x", "dy", "row");
     const totals = grid(end - start, width.kernel, () => kernel.local("v128"));
     const size = width.kernel > 9 ? 2 : 4;

@@ -1,5 +1,15 @@
 /** The gradient to the filter of regular convolutions, by register-tiled products of the images as they lie. */
-import { call, type Code, i32, type Local, memory, ModuleBuilder, sequence, set } from "../wasm/mod.ts";
+import {
+  call,
+  type Code,
+  i32,
+  type Local,
+  memory,
+  ModuleBuilder,
+  sequence,
+  set,
+  variables,
+} from "../wasm/mod.ts";
 import {
   bytesOf,
   divisorUpTo,
@@ -17,7 +27,6 @@ import {
   productTiles,
   repeat,
   rowTiles,
-  variables,
   wholeVectors,
 } from "./_micro_kernels.ts";
 import type { ConvolutionGeometry } from "./geometry.ts";
@@ -34,7 +43,7 @@ export function filterGradientKernel(
   const { channels, outputs, axes: [height, width] } = geometry;
   const module = new ModuleBuilder();
   const run = module.function("run", ["i32", "i32", "i32", "i32"]);
-  const [input, filter, output, scratch] = run.params as [Local, Local, Local, Local];
+  const [input, filter, output, scratch] = run.params;
   const plan = new ScratchPlan();
   const wide = wholeVectors(outputs);
   run.add(memory.fill(filter, 0, bytesOf(height.kernel, width.kernel, channels, outputs)));

@@ -15,7 +15,7 @@ import {
   set,
   shuffle32,
   v128,
-  type ValueType,
+  variables,
 } from "../wasm/mod.ts";
 
 /** Bytes of a number. */
@@ -26,15 +26,6 @@ const TILE_ROWS = 6;
 
 /** Columns of a register tile: 2 vectors. */
 const BLOCK = 8;
-
-/** New variables of a function by their names. */
-export function variables<Name extends string>(
-  kernel: FunctionBuilder,
-  type: ValueType,
-  ...names: readonly Name[]
-): Record<Name, Local> {
-  return Object.fromEntries(names.map((name) => [name, kernel.local(type)])) as Record<Name, Local>;
-}
 
 /** Runs code `count` times; after each time the addresses move on by so many bytes. */
 export function repeat(
@@ -135,7 +126,7 @@ export function productTiles(
   { vectors, lanes }: Omit<ColumnBlock, "count">,
 ): FunctionBuilder {
   const tiles = module.function(undefined, ["i32", "i32", "i32", "i32"]);
-  const [left, right, out, count] = tiles.params as [Local, Local, Local, Local];
+  const [left, right, out, count] = tiles.params;
   const [a, b] = [tiles.local("i32"), tiles.local("i32")];
   const sums = grid(rows, vectors, () => tiles.local("v128"));
   const factors = Array.from({ length: vectors }, () => tiles.local("v128"));
@@ -246,7 +237,7 @@ export function padImages(
   paddedChannels: number,
 ): FunctionBuilder {
   const copy = module.function(undefined, ["i32", "i32", "i32"]);
-  const [source, target, images] = copy.params as [Local, Local, Local];
+  const [source, target, images] = copy.params;
   const [rows, columns] = [filled(height), filled(width)];
   if (rows.count * columns.count === 0) return copy;
   const { from, to } = variables(copy, "i32", "from", "to");
@@ -285,7 +276,7 @@ export function padImages(
 /** A function (source, target): the transpose of a matrix, [rows, columns] -> [columns, rows]. */
 export function transposeMatrix(module: ModuleBuilder, rows: number, columns: number): FunctionBuilder {
   const transpose = module.function(undefined, ["i32", "i32"]);
-  const [source, target] = transpose.params as [Local, Local];
+  const [source, target] = transpose.params;
   const { from, to } = variables(transpose, "i32", "from", "to");
   const whole = rows % 4 === 0 && columns % 4 === 0;
   const side = whole ? 4 : 1;
@@ -336,7 +327,7 @@ export function packColumns(
   blockBytes: number,
 ): FunctionBuilder {
   const pack = module.function(undefined, ["i32", "i32", "i32"]);
-  const [source, target, last] = pack.params as [Local, Local, Local];
+  const [source, target, last] = pack.params;
   const { from, to } = variables(pack, "i32", "from", "to");
   for (const { count, vectors, lanes } of columnBlocks(columns)) {
     const full = vectors === 2 && lanes === 4;

@@ -1,7 +1,7 @@
 /** The gradients of 3 x 3 convolutions of stride 2 by Winograd's minimal filtering. */
-import { call, type Code, i32, sequence, set } from "../wasm/mod.ts";
+import { call, type Code, i32, sequence, set, variables } from "../wasm/mod.ts";
 import { bytesOf } from "./_courses.ts";
-import { FLOAT, type PaddedAxis, type Product, transposeMatrix, variables } from "./_micro_kernels.ts";
+import { FLOAT, type PaddedAxis, type Product, transposeMatrix } from "./_micro_kernels.ts";
 import { pixelsToSlot, placeOf, readAxis, runsOf, slotsOf } from "./_strided_tiles.ts";
 import {
   blocksOf,

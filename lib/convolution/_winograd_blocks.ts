@@ -1,7 +1,18 @@
 /** What Winograd convolutions share: which they take, blocks of tiles, and code that goes over them. */
-import { call, type Code, countUp, i32, type Local, type Operand, sequence, set, when } from "../wasm/mod.ts";
+import {
+  call,
+  type Code,
+  countUp,
+  i32,
+  type Local,
+  type Operand,
+  sequence,
+  set,
+  variables,
+  when,
+} from "../wasm/mod.ts";
 import { bytesOf, divisorUpTo } from "./_courses.ts";
-import { repeat, variables } from "./_micro_kernels.ts";
+import { repeat } from "./_micro_kernels.ts";
 import type { TileMapping, TileSource, WinogradBuilder } from "./_winograd_builder.ts";
 import type { Matrix, Scheme } from "./_winograd_transforms.ts";
 import type { ConvolutionGeometry } from "./geometry.ts";

@@ -10,6 +10,7 @@ import {
   sequence,
   set,
   v128,
+  variables,
 } from "../wasm/mod.ts";
 import { bytesOf, ScratchPlan } from "./_courses.ts";
 import {
@@ -20,7 +21,6 @@ import {
   productTiles,
   repeat,
   rowTiles,
-  variables,
 } from "./_micro_kernels.ts";
 import { type Matrix, type Scheme, TileMapper } from "./_winograd_transforms.ts";
 import type { ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
@@ -64,8 +64,8 @@ export class WinogradBuilder {
 
   constructor(readonly scheme: Scheme, readonly settings: GeneratorSettings) {}
 
-  get parameters(): [Local, Local, Local, Local] {
-    return this.run.params as [Local, Local, Local, Local];
+  get parameters(): readonly [Local, Local, Local, Local] {
+    return this.run.params;
   }
 
   /** An address in the scratch. */
@@ -107,7 +107,7 @@ export class WinogradBuilder {
   /** A function (source, target): maps neighbouring tiles, vectors of numbers being next to each other in both. */
   mapping({ rowMap, columnMap, tiles, vectors, load, store, sourceStep, targetStep }: TileMapping): number {
     const mapping = this.module.function(undefined, ["i32", "i32"]);
-    const [source, target] = mapping.params as [Local, Local];
+    const [source, target] = mapping.params;
     const mapper = new TileMapper(mapping, this.settings.relaxed);
     const body = mapper.tile(
       rowMap,
@@ -142,7 +142,7 @@ export class WinogradBuilder {
     start = 0,
   ): number {
     const mapping = this.module.function(undefined, ["i32", "i32"]);
-    const [filter, target] = mapping.params as [Local, Local];
+    const [filter, target] = mapping.params;
     const { source, written } = variables(mapping, "i32", "source", "written");
     const mapper = new TileMapper(mapping, this.settings.relaxed);
     const loops = columnBlocks(columns).map(({ count, vectors }) => {

@@ -1,7 +1,7 @@
 /** What the gradients to filters by Winograd's minimal filtering share: sums of products over all tiles, mapped to the filter at the end. */
-import { type Code, type Local, memory, set } from "../wasm/mod.ts";
+import { type Code, type Local, memory, set, variables } from "../wasm/mod.ts";
 import { bytesOf } from "./_courses.ts";
-import { type PaddedAxis, variables } from "./_micro_kernels.ts";
+import type { PaddedAxis } from "./_micro_kernels.ts";
 import { type Blocks, eachBlock } from "./_winograd_blocks.ts";
 import type { TileSource, WinogradBuilder } from "./_winograd_builder.ts";
 import type { Axis, ConvolutionGeometry } from "./geometry.ts";

@@ -2,7 +2,7 @@
  * Depthwise convolutions with one filter per channel: vectors of channels, tiles of neighbouring pixels in registers, each pixel
  * loaded once per row of taps. Nothing is padded: pixels near the borders have code of their own with the taps that they reach.
  */
-import { call, type Code, f32x4, i32, type Local, sequence, set, v128 } from "../wasm/mod.ts";
+import { call, type Code, f32x4, i32, sequence, set, v128, variables } from "../wasm/mod.ts";
 import {
   bytesOf,
   type Course,
@@ -13,7 +13,7 @@ import {
 } from "./_courses.ts";
 import { filterGradientKernel } from "./_depthwise_filter_gradient.ts";
 import { meetings, Sources, stretchesOf, tilesOf } from "./_depthwise_pixels.ts";
-import { multiplyAdd, repeat, storeLanes, variables, wholeVectors } from "./_micro_kernels.ts";
+import { multiplyAdd, repeat, storeLanes, wholeVectors } from "./_micro_kernels.ts";
 import type { ConvolutionGeometry, ConvolutionProduct } from "./geometry.ts";
 import type { ConvolutionGenerator, ConvolutionKernel, GeneratorSettings } from "./kernel.ts";
 
@@ -48,7 +48,7 @@ function imageKernel(
   const wide = wholeVectors(channels);
   const sources = new Sources(channels, relaxed);
   const { run } = sources;
-  const [input, filter, output] = run.params as [Local, Local, Local];
+  const [input, filter, output] = run.params;
   const group = wide === channels
     ? batch
     : divisorUpTo(batch, GROUP_BYTES / bytesOf(sourceHeight, sourceWidth, wide));
@@ -105,7 +105,7 @@ function imageKernel(
   /** A function (source, taps, target) for a row of target pixels that `tapRows` rows of taps reach. */
   function rowFunction(rows: Course, columns: Course, tapRows: number): number {
     const kernel = sources.module.function(undefined, ["i32", "i32", "i32"]);
-    const [source, taps, target] = kernel.params as [Local, Local, Local];
+    const [source, taps, target] = kernel.params;
     const { x, w, y } = variables(kernel, "i32", "x", "w", "y");
     const places = columns.taps.length;
     const size = Math.min(8, 14 - places);

@@ -3,7 +3,17 @@
  * inputs are a constant distance apart, so that a tile of pixels times a block of filters reads them in place; padding is a copy of
  * the image with zeros around it, made for a few images at a time.
  */
-import { call, type Code, i32, type Local, memory, ModuleBuilder, sequence, set } from "../wasm/mod.ts";
+import {
+  call,
+  type Code,
+  i32,
+  type Local,
+  memory,
+  ModuleBuilder,
+  sequence,
+  set,
+  variables,
+} from "../wasm/mod.ts";
 import {
   bytesOf,
   type Course,
@@ -27,7 +37,6 @@ import {
   repeat,
   rowTiles,
   transposeMatrix,
-  variables,
   wholeVectors,
 } from "./_micro_kernels.ts";
 import type { ConvolutionGeometry, ConvolutionProduct } from "./geometry.ts";
@@ -128,7 +137,7 @@ class ImageKernel {
 
   #addPart({ batch, axes, pixels }: Part): void {
     const [module, run, inner, columns] = [this.#module, this.#run, this.#inner, this.#columns];
-    const [input, , output, scratch] = run.params as [Local, Local, Local, Local];
+    const [input, , output, scratch] = run.params;
     const [sourceImages, targetImages] = this.#forward ? [input, output] : [output, input];
     const [down, along] = axes.map((axis) =>
       this.#forward ? [forwardCourse(axis)] : gradientCourses(axis)

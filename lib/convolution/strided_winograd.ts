@@ -4,9 +4,9 @@
  * places, those of F(4, 2); the single tap has nothing at the last place, infinity. So 4 x 4 outputs cost (2 * 4 + 1)^2 = 81 products
  * instead of 144, 3 x 3 outputs 49 instead of 81.
  */
-import { call, type Code, i32, sequence, set } from "../wasm/mod.ts";
+import { call, type Code, i32, sequence, set, variables } from "../wasm/mod.ts";
 import { bytesOf } from "./_courses.ts";
-import { FLOAT, type Product, variables } from "./_micro_kernels.ts";
+import { FLOAT, type Product } from "./_micro_kernels.ts";
 import { filterGradientKernel, gradientCells, inputGradientKernel } from "./_strided_gradients.ts";
 import { pixelsToSlot, placeOf, productsOf, readAxis, schemeFor, slotsOf } from "./_strided_tiles.ts";
 import {

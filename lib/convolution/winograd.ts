@@ -4,9 +4,9 @@
  * Tiles of images and the filter are mapped to so many places each, the products are summed over the channels (of the filter gradient:
  * over the tiles) place by place, and the sums are mapped back. Only a block of tiles is in the mapped form at a time.
  */
-import { call, type Code, i32, sequence, set } from "../wasm/mod.ts";
+import { call, type Code, i32, sequence, set, variables } from "../wasm/mod.ts";
 import { bytesOf } from "./_courses.ts";
-import { FLOAT, type PaddedAxis, type Product, transposeMatrix, variables } from "./_micro_kernels.ts";
+import { FLOAT, type PaddedAxis, type Product, transposeMatrix } from "./_micro_kernels.ts";
 import {
   blocksOf,
   eachBlock,

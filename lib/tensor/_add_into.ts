@@ -1,6 +1,6 @@
 /** Sums of two tensors that their owner needs no more. Room-private. */
 import * as tf from "@tensorflow/tfjs";
-import { i32, type Local, ModuleBuilder } from "../wasm/mod.ts";
+import { i32, ModuleBuilder } from "../wasm/mod.ts";
 import { eachNumber, kernelsOf } from "./_elementwise.ts";
 import { wasmHeap } from "./wasm_heap.ts";
 
@@ -32,7 +32,7 @@ export function addInPlace(target: tf.Tensor, addend: tf.Tensor): boolean {
 const kernels = kernelsOf(() => {
   const module = new ModuleBuilder();
   const add = module.function("add", ["i32", "i32", "i32"]);
-  const [target, addend, bytes] = add.params as [Local, Local, Local];
+  const [target, addend, bytes] = add.params;
   eachNumber(add, bytes, (lanes, at) => {
     const to = i32.add(target, at);
     return lanes.store(to, lanes.add(lanes.load(to), lanes.load(i32.add(addend, at))));

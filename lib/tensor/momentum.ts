@@ -95,13 +95,15 @@ function nameOf(decayed: boolean, nesterov: boolean): string {
   return `${decayed ? "decayed" : "plain"} ${nesterov ? "nesterov" : "heavy ball"}`;
 }
 
+/** Five addresses and a count; rate, momentum, decay. */
+const parameters = ["i32", "i32", "i32", "i32", "i32", "i32", "f32", "f32", "f32"] as const;
+
 const kernels = kernelsOf(() => {
   const module = new ModuleBuilder();
   for (const decayed of [false, true]) {
     for (const nesterov of [false, true]) {
-      const addresses = Array.from({ length: 5 }, () => "i32" as const);
-      const update = module.function(nameOf(decayed, nesterov), [...addresses, "i32", "f32", "f32", "f32"]);
-      eachNumber(update, update.params[5]!, (lanes, at) => step(update, lanes, at, { decayed, nesterov }));
+      const update = module.function(nameOf(decayed, nesterov), parameters);
+      eachNumber(update, update.params[5], (lanes, at) => step(update, lanes, at, { decayed, nesterov }));
     }
   }
   return module;
@@ -109,13 +111,12 @@ const kernels = kernelsOf(() => {
 
 /** One number or four. No fused multiply-add: the operations that specify it round twice. */
 function step(
-  update: FunctionBuilder,
+  update: FunctionBuilder<typeof parameters>,
   lanes: Lanes,
   at: Local,
   { decayed, nesterov }: { decayed: boolean; nesterov: boolean },
 ): Code {
-  const [value, velocity, gradient, newValue, newVelocity, , rate, momentum, decay] = update
-    .params as readonly Local[] as [Local, Local, Local, Local, Local, Local, Local, Local, Local];
+  const [value, velocity, gradient, newValue, newVelocity, , rate, momentum, decay] = update.params;
   const [w, g, v] = [update.local(lanes.type), update.local(lanes.type), update.local(lanes.type)];
   const read = (address: Local) => lanes.load(i32.add(address, at));
   const scaled = (operand: Local, setting: Local) => lanes.mul(operand, lanes.spread(setting));

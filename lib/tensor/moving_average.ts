@@ -31,7 +31,7 @@ export function followAverage(variable: tf.Variable, value: tf.Tensor, decay: nu
 const kernels = kernelsOf(() => {
   const module = new ModuleBuilder();
   const follow = module.function("follow", ["i32", "i32", "i32", "f32", "f32"]);
-  const [variable, value, bytes, decay, rest] = follow.params as [Local, Local, Local, Local, Local];
+  const [variable, value, bytes, decay, rest] = follow.params;
   eachNumber(follow, bytes, (lanes, at) => {
     const part = (address: Local, weight: Local) =>
       lanes.mul(lanes.load(i32.add(address, at)), lanes.spread(weight));

@@ -11,4 +11,4 @@
  */
 export { relaxedSimd } from "./features.ts";
 export * from "./instructions.ts";
-export { FunctionBuilder, ModuleBuilder } from "./module.ts";
+export { FunctionBuilder, ModuleBuilder, variables } from "./module.ts";

@@ -1,18 +1,18 @@
 import { type Code, type Local, sequence, typeCodes, type ValueType } from "./instructions.ts";
 import { Writer } from "./_writer.ts";
 
-/** A function under construction: declare variables, add code. */
-export class FunctionBuilder {
+/** A function under construction: declare variables, add code. It has one variable for each of its parameters. */
+export class FunctionBuilder<Params extends readonly ValueType[] = readonly ValueType[]> {
   /** Its place in the module, for `call`. */
   readonly index: number;
-  readonly params: readonly Local[];
+  readonly params: { readonly [Index in keyof Params]: Local };
   readonly results: readonly ValueType[];
   readonly #locals: ValueType[] = [];
   readonly #body: Code[] = [];
 
-  constructor(index: number, params: readonly ValueType[], results: readonly ValueType[]) {
+  constructor(index: number, params: Params, results: readonly ValueType[]) {
     this.index = index;
-    this.params = params.map((type, at) => ({ index: at, type }));
+    this.params = params.map((type, at): Local => ({ index: at, type })) as typeof this.params;
     this.results = results;
   }
 
@@ -45,6 +45,15 @@ export class FunctionBuilder {
   }
 }
 
+/** New variables of a function by their names. */
+export function variables<Name extends string>(
+  kernel: FunctionBuilder,
+  type: ValueType,
+  ...names: readonly Name[]
+): Record<Name, Local> {
+  return Object.fromEntries(names.map((name) => [name, kernel.local(type)])) as Record<Name, Local>;
+}
+
 /**
  * Builds the bytes of a WebAssembly module whose functions work on a memory that is handed to it.
  *
@@ -54,7 +63,7 @@ export class FunctionBuilder {
  * const module = new ModuleBuilder();
  * const double = module.function("double", ["i32"]);
  * const [address] = double.params;
- * double.add(v128.store(address!, f32x4.add(v128.load(address!), v128.load(address!))));
+ * double.add(v128.store(address, f32x4.add(v128.load(address), v128.load(address))));
  * const memory = new WebAssembly.Memory({ initial: 1 });
  * new Float32Array(memory.buffer).set([1, 2, 3, 4]);
  * const { exports } = new WebAssembly.Instance(new WebAssembly.Module(module.bytes()), { env: { memory } });
@@ -66,11 +75,11 @@ export class ModuleBuilder {
   readonly #functions: { name: string | undefined; built: FunctionBuilder }[] = [];
 
   /** A new function, exported if it has a name. */
-  function(
+  function<const Params extends readonly ValueType[]>(
     name: string | undefined,
-    params: readonly ValueType[],
+    params: Params,
     results: readonly ValueType[] = [],
-  ): FunctionBuilder {
+  ): FunctionBuilder<Params> {
     const built = new FunctionBuilder(this.#functions.length, params, results);
     this.#functions.push({ name, built });
     return built;

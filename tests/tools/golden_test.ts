@@ -2,34 +2,17 @@ import assert from "node:assert/strict";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { availableBackends } from "../../lib/tensor/mod.ts";
 import { checkGolden, defaultFolder, main } from "../../tools/golden/main.ts";
 import { compare } from "../../tools/golden/report.ts";
+import { testGoldenGroups } from "./_golden_groups.ts";
 
 /** Tensors compared in the repository's folder: 7 cases x 13 layers, and 244 graphs in two input sets. */
 const expected = { layers: 616, graphs: 3188 };
 
-for (const [backend, reason] of await availableBackends({ allowSoftware: true })) {
-  for (const group of ["layers", "graphs"] as const) {
-    for (const evaluation of ["compiled", "interpreted"] as const) {
-      Deno.test({
-        name: `reference values: ${group} on ${backend}, ${evaluation}${
-          reason === null ? "" : ` (skipped: ${reason})`
-        }`,
-        ignore: reason !== null,
-        async fn() {
-          const [report] = await checkGolden({
-            backends: [backend],
-            only: [group],
-            evaluations: [{ evaluation }],
-          });
-          assert.equal(report!.comparisons.length, expected[group]);
-          assert.deepEqual(report!.comparisons.filter(({ passed }) => !passed), []);
-        },
-      });
-    }
-  }
-}
+await testGoldenGroups(
+  ["layers", "graphs"],
+  (group, _backend, compared) => assert.equal(compared, expected[group]),
+);
 
 Deno.test("reference values: evolution, once and without a backend; a wrong value is a miss", async () => {
   const [report, ...others] = await checkGolden({ only: ["evolution"] });

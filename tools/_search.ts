@@ -2,11 +2,12 @@ import { basename, join } from "node:path";
 import process from "node:process";
 import {
   ArrowJournal,
+  bestLayers,
   candidates,
   CONSTRAINTS,
   criterionOf,
+  describeLayer,
   fetchImages,
-  foundLayers,
   namesOf,
   readRecords,
   searchOptions,
@@ -60,7 +61,7 @@ export async function runSearch(args: readonly string[], { signal }: CommandCont
   const constraint = oneOf("constraint", values.constraint, CONSTRAINTS);
   const method = oneOf("method", values.method, METHODS);
   const asked = checkedBackend(values.backend);
-  const task = taskOf(scale, constraint, basename(values.data));
+  const task = taskOf(scale, { constraint }, basename(values.data));
   const { moves } = SETTINGS[scale];
   const lookAhead = wholeNumber("look-ahead", values["look-ahead"], 1) ?? moves.lookAhead;
   const setting: SearchSetting = { method, constraint, criterion: values.criterion, ...moves, lookAhead };
@@ -118,7 +119,7 @@ export async function runSearch(args: readonly string[], { signal }: CommandCont
     throw otherSearch(error, values.out) ?? error;
   });
   const records = readRecords(journal, names);
-  const layers = foundLayers(records, setting, task, KEPT);
+  const layers = bestLayers(records, setting, task, KEPT).map((one) => describeLayer(one, task));
   const history = join(values.out, "history.arrow");
   const best = join(values.out, "layers.json");
   writeHistory(history, records, names, searchIdentity(options));

@@ -59,6 +59,8 @@ export type Task = {
   readonly stability: number;
   /** Steps of training. */
   readonly steps: number;
+  /** `measure`: what the tests say is noted, and every layer is trained to the end, in all anchors. */
+  readonly tests: "reject" | "measure";
 };
 
 /** What a candidate goes through, in order; `limit` stands for an evaluation that was ended from outside. */
@@ -184,22 +186,35 @@ async function run({ params, seed }: Trial, context: TrialContext): Promise<void
 
   let done = 0;
   const onStep = () => context.progress(++done / (names.length * task.steps), "training");
-  /** Goes on with every anchor and measures it, until one falls short. */
-  const advance = async (steps: number, least: number): Promise<StageVerdict & { scores: number[] }> => {
-    let cost = 0;
-    const scores: number[] = [];
-    for (const { name, training } of trainings) {
-      cost += PASSES.training * work(name, task.batch * await training.until(steps, onStep), task.crop);
-      if (training.diverged) return { passed: false, work: cost, value: NaN, scores };
-      const { top1 } = await evaluateClassifier(
-        training.model,
-        evaluationBatches(images.held, 100, { mean, std, crop: task.testCrop }),
-      );
+  const measuring = task.tests === "measure";
+  /** Goes on with a network and measures it; NaN where its training broke. */
+  const advanceOne = async (stage: string, { name, training }: (typeof trainings)[number], steps: number) => {
+    let cost = PASSES.training * work(name, task.batch * await training.until(steps, onStep), task.crop);
+    let accuracy = NaN;
+    if (!training.diverged) {
+      const held = evaluationBatches(images.held, 100, { mean, std, crop: task.testCrop });
+      accuracy = (await evaluateClassifier(training.model, held)).top1;
       cost += PASSES.test * work(name, images.held.count, task.testCrop);
-      scores.push(top1);
-      if (!(top1 >= least)) return { passed: false, work: cost, value: top1, scores };
     }
-    return { passed: true, work: cost, value: Math.min(...scores), scores };
+    context.report({ step: 0, metric: `${stage} accuracy ${name}`, value: accuracy });
+    context.report({ step: 0, metric: `${stage} work ${name}`, value: cost });
+    return { accuracy, cost };
+  };
+  /** Goes on with every anchor, until one falls short. */
+  const advance = async (
+    stage: string,
+    steps: number,
+    least: number,
+  ): Promise<StageVerdict & { scores: number[] }> => {
+    let sum = 0;
+    const scores: number[] = [];
+    for (const one of trainings) {
+      const { accuracy, cost } = await advanceOne(stage, one, steps);
+      sum += cost;
+      scores.push(accuracy);
+      if (!measuring && !(accuracy >= least)) return { passed: false, work: sum, value: accuracy, scores };
+    }
+    return { passed: true, work: sum, value: Math.min(...scores), scores };
   };
   const stability = async (): Promise<StageVerdict> => {
     const [first] = names;
@@ -212,7 +227,7 @@ async function run({ params, seed }: Trial, context: TrialContext): Promise<void
         batchSize: STABILITY_BATCH,
       });
       const cost = PASSES.stability * work(first!, STABILITY_BATCH * norms.length, task.crop);
-      return { passed: !rejected, work: cost, value: norms.at(-1)! };
+      return { passed: measuring || !rejected, work: cost, value: norms.at(-1)! };
     } finally {
       model.dispose();
     }
@@ -220,9 +235,11 @@ async function run({ params, seed }: Trial, context: TrialContext): Promise<void
 
   try {
     const evaluation = await inStages([
-      ...(task.quality > 0 ? [{ name: "quality", run: () => advance(task.quality, task.threshold) }] : []),
+      ...(task.quality > 0
+        ? [{ name: "quality", run: () => advance("quality", task.quality, task.threshold) }]
+        : []),
       ...(task.stability > 0 ? [{ name: "stability", run: stability }] : []),
-      { name: "training", run: () => advance(task.steps, 0) },
+      { name: "training", run: () => advance("training", task.steps, 0) },
     ])({ index: 0, genotype: graph, hash: null }, context.signal);
     record(evaluation, names, context);
   } finally {

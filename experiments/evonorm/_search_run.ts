@@ -101,30 +101,33 @@ export interface FoundLayer {
   readonly formula: string;
   /** Accuracy on the held-out images by anchor, in [0, 1]. */
   readonly scores: Readonly<Record<string, number>>;
+  /** The same after it was trained anew, for longer and by other seeds; only of the first few. */
+  readonly again?: Readonly<Record<string, number>>;
   /** Dead nodes included. */
   readonly graph: LayerGraph;
 }
 
 /** The best layers of a search, best first, each function once. */
-export function foundLayers(
+export function bestLayers(
   records: Parameters<typeof bestCandidates>[0],
   setting: Pick<SearchSetting, "criterion" | "constraint">,
   task: Task,
   count: number,
-): FoundLayer[] {
-  const space = spaceOf(setting.constraint);
-  return bestCandidates(records, space, criterionOf(setting.criterion, task), count)
-    .map((member) => describeLayer(member, task));
+): Member<LayerGraph>[] {
+  return bestCandidates(records, spaceOf(setting.constraint), criterionOf(setting.criterion, task), count);
 }
 
-function describeLayer({ index, scores, genotype }: Member<LayerGraph>, task: Task): FoundLayer {
-  const names = task.anchors.split("+");
-  return {
-    index,
-    formula: formula(genotype),
-    scores: Object.fromEntries(names.map((name, k) => [name, scores[k]!])),
-    graph: genotype,
-  };
+/** A layer in words and by the names of its anchors. */
+export function describeLayer({ index, scores, genotype }: Member<LayerGraph>, task: Task): FoundLayer {
+  return { index, formula: formula(genotype), scores: byAnchor(scores, task), graph: genotype };
+}
+
+/** Scores by the names of a task's anchors. */
+export function byAnchor(
+  scores: readonly number[],
+  { anchors }: Pick<Task, "anchors">,
+): Record<string, number> {
+  return Object.fromEntries(anchors.split("+").map((name, k) => [name, scores[k]!]));
 }
 
 /** Where a search stands, in a line. */

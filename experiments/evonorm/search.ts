@@ -3,136 +3,16 @@
  *
  * Cost: smoke half a minute on 2 cores (wasm), laptop about an hour and a half on 2 cores (wasm), paper thousands of
  * trainings of three full-depth networks per search. Expect at laptop scale: hardly one random layer in ten passes the
- * quality test, and all searches find layers that do.
+ * tests, and all searches find layers that do.
  */
-import { basename } from "node:path";
-import { average, MemoryJournal, search } from "../../lib/evolution/mod.ts";
-import type { Experiment, Scale, Trial, TrialContext } from "../../lib/experiment/mod.ts";
-import { toJSON } from "../../lib/graph/mod.ts";
-import {
-  candidates,
-  candidateTrial,
-  evaluationOf,
-  fetchImages,
-  prepare,
-  type Task,
-} from "./_search_candidate.ts";
+import type { Experiment } from "../../lib/experiment/mod.ts";
+import { candidates, fetchImages, prepare } from "./_search_candidate.ts";
 import { searchClaims, searchFigures, searchTables } from "./_search_results.ts";
-import { foundLayers, progressWords, searchOptions, type SearchSetting } from "./_search_run.ts";
-import { type Confirmation, SETTINGS, taskOf } from "./_search_settings.ts";
+import { SETTINGS } from "./_search_settings.ts";
+import { publishedTrials, runSearchTrial, searchTrials } from "./_search_trial.ts";
 
-/** Layers of a search that are kept in the notes of its trial. */
-const KEPT = 10;
-
-/** What a search is compared with. */
-const BASELINES = ["BN-ReLU", "GN-ReLU"] as const;
-
-/** The seeds of trainings after a search start here, far from those of searches. */
-const CONFIRMATION_SEED = 1000;
-
-type SearchParams = SearchSetting & Task & Confirmation & { readonly work: number };
-
-function trials(scale: Scale, options: Readonly<Record<string, string>>): Trial[] {
-  const { moves, work, searches, confirmation } = SETTINGS[scale];
-  const data = basename(options["data"] ?? "");
-  const found = searches.flatMap(({ seeds, ...one }) =>
-    Array.from({ length: seeds }, (_, seed): Trial => {
-      const { method, constraint, criterion } = one;
-      const task = taskOf(scale, constraint, data);
-      const name = `${method}-${constraint}-${criterion}-seed${seed}`;
-      return { name, seed, params: { ...one, ...moves, work, ...task, ...confirmation } };
-    })
-  );
-  const seeds = Math.max(...searches.map(({ seeds }) => seeds));
-  const known = BASELINES.flatMap((layer) =>
-    Array.from({ length: seeds }, (_, seed): Trial => {
-      const params = { method: layer, ...taskOf(scale, "none", data), ...confirmation };
-      return { name: `${layer}-seed${seed}`, seed, params };
-    })
-  );
-  return [...found, ...known];
-}
-
-async function run({ params, seed }: Trial, context: TrialContext): Promise<void> {
-  const { method } = params as { method: string };
-  const { work, confirmAnchors, confirmSteps, confirmSeeds, ...rest } = params as SearchParams;
-  const confirmation = { confirmAnchors, confirmSteps, confirmSeeds };
-  const { window, initialMembers, tournamentShare, lookAhead, constraint, criterion, ...others } = rest;
-  const { method: _, ...task } = others;
-  if (method !== "evolution" && method !== "random") {
-    return await confirm(method, task, confirmation, seed, context);
-  }
-  const moves = { window, initialMembers, tournamentShare, lookAhead };
-  const setting: SearchSetting = { method, constraint, criterion, ...moves };
-  const journal = new MemoryJournal();
-  const { progress } = await search({
-    ...searchOptions({ seed, setting, task, backend: context.backend.name, run: context.runPart }),
-    budget: { work },
-    journal,
-    signal: context.signal,
-    onProgress: (progress) => context.progress(0.9 * progress.work / work, progressWords(progress)),
-  });
-  record(journal, task, context);
-  const layers = foundLayers(journal.records, setting, task, KEPT);
-  context.note("found layers", JSON.stringify(layers));
-  context.note("seconds of all candidates", progress.seconds);
-  if (layers[0] !== undefined) {
-    await confirm(toJSON(layers[0].graph), task, confirmation, seed, context);
-  }
-}
-
-/** A row or two per candidate; its number is the step. */
-function record({ records }: MemoryJournal, task: Task, context: TrialContext): void {
-  const names = task.anchors.split("+");
-  let cost = 0;
-  let best = -Infinity;
-  for (const { index, rejectedBy, duplicateOf, scores, stages } of records) {
-    const report = (metric: string, value: number) => context.report({ step: index, metric, value });
-    for (const { work = 0 } of stages) cost += work;
-    report("cost", cost);
-    if (duplicateOf !== null) report("duplicate", duplicateOf);
-    else if (rejectedBy !== null) report(`rejected by ${rejectedBy}`, 1);
-    else {
-      names.forEach((name, k) => report(`accuracy ${name}`, scores![k]!));
-      const value = average(scores!);
-      if (value > best) report("best accuracy", best = value);
-    }
-  }
-}
-
-/** Trains a layer anew, from other weights and on all training images, and measures it on the test images. */
-async function confirm(
-  layer: string,
-  task: Task,
-  { confirmAnchors, confirmSteps, confirmSeeds }: Confirmation,
-  seed: number,
-  context: TrialContext,
-): Promise<void> {
-  const names = confirmAnchors.split("+");
-  const long: Task = {
-    ...task,
-    anchors: confirmAnchors,
-    steps: confirmSteps,
-    schedule: "cosine",
-    validation: 0,
-    quality: 0,
-    stability: 0,
-  };
-  const seeds = Array.from({ length: confirmSeeds }, (_, k) => CONFIRMATION_SEED + seed * confirmSeeds + k);
-  const outcomes = await Promise.all(
-    seeds.map((own) => context.runPart(candidateTrial(layer, long, own))),
-  );
-  const scores = outcomes.map((outcome) => {
-    const evaluation = evaluationOf(outcome, long);
-    // What a classifier that learnt nothing scores: the honest value of a training that broke.
-    return "scores" in evaluation ? evaluation.scores : names.map(() => 0.1);
-  });
-  names.forEach((name, k) => {
-    const value = average(scores.map((one) => one[k]!));
-    context.report({ step: confirmSteps, metric: `test accuracy ${name}`, value });
-  });
-  context.report({ step: confirmSteps, metric: "test accuracy", value: average(scores.map(average)) });
-}
+/** What searches are compared with. */
+const BASELINES = ["BN-ReLU", "GN-ReLU", "EvoNorm-B0", "EvoNorm-S0"] as const;
 
 /** Evolution and random search over layer graphs, and what became of the best layers. */
 export const searches: Experiment = {
@@ -176,26 +56,36 @@ of the task: layers that train fast in small networks, not necessarily those tha
     },
   },
   parts: candidates,
-  trials,
+  trials(scale, options) {
+    const { searches, work } = SETTINGS[scale];
+    const seeds = Math.max(...searches.map(({ seeds }) => seeds));
+    return [
+      ...searchTrials(scale, searches, work, options),
+      ...publishedTrials(scale, BASELINES, seeds, options),
+    ];
+  },
   fetch: (scale, options, onProgress) =>
     fetchImages(options["data"] || SETTINGS[scale].task.data, onProgress),
   prepare,
-  run,
+  run: runSearchTrial,
   tables: searchTables,
   figures: searchFigures,
   claims: searchClaims,
 };
 
 // What the command `search` is made of.
+export { candidates, fetchImages } from "./_search_candidate.ts";
 export { ArrowJournal, readRecords, writeHistory } from "./_search_journal.ts";
-export { CONSTRAINTS, criterionOf, namesOf } from "./_search_run.ts";
 export {
-  candidates,
-  fetchImages,
-  foundLayers,
+  bestLayers,
+  byAnchor,
+  CONSTRAINTS,
+  criterionOf,
+  describeLayer,
+  type FoundLayer,
+  namesOf,
   progressWords,
   searchOptions,
   type SearchSetting,
-  SETTINGS,
-  taskOf,
-};
+} from "./_search_run.ts";
+export { SETTINGS, taskOf } from "./_search_settings.ts";

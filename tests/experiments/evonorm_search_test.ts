@@ -15,7 +15,7 @@ import { toSVG } from "../../lib/figures/mod.ts";
 import { fromJSON, type GraphNode } from "../../lib/graph/mod.ts";
 import { temporaryFolder } from "../experiment/_helpers.ts";
 
-const task: Task = taskOf("smoke", "none", "");
+const task: Task = taskOf("smoke");
 const graph = (...nodes: GraphNode[]) => JSON.stringify({ nodes });
 
 Deno.test("evonorm/search at smoke scale: searches real images, verifies bit for bit, draws and judges", async () => {

@@ -22,7 +22,7 @@ const arrows: Readonly<Record<string, readonly string[]>> = {
   compile: ["graph", "wasm"],
   evolution: ["graph"],
   layers: ["graph", "compile", "tensor"],
-  attention: ["tensor"],
+  attention: ["tensor", "wasm"],
   models: ["layers", "attention", "graph", "tensor"],
   diffusion: ["tensor"],
   train: ["tensor"],

@@ -102,7 +102,7 @@ export async function runSearchTrial({ params, seed }: Trial, context: TrialCont
   record(journal, task, context);
   context.note("seconds of all candidates", progress.seconds);
   const best = bestLayers(journal.records, setting, task, KEPT);
-  const again = await rankAgain(best.slice(0, rerankLayers), task, after, seed, context);
+  const again = await rankAgain(best.slice(0, rerankLayers), task, after, seed, context.runPart);
   const found: FoundLayer[] = [
     ...again.map((one) => ({
       ...describeLayer({ ...one, scores: one.scoresBefore }, task),
@@ -137,17 +137,17 @@ function record({ records }: MemoryJournal, task: Task, context: TrialContext): 
 }
 
 /** Ranks layers by their mean accuracy on held-out images, trained for longer and by other seeds than the search's. */
-async function rankAgain(
+export async function rankAgain(
   layers: readonly Member<LayerGraph>[],
   task: Task,
-  { rerankSteps, rerankSeeds }: AfterSearch,
+  { rerankSteps, rerankSeeds }: Pick<AfterSearch, "rerankSteps" | "rerankSeeds">,
   seed: number,
-  context: TrialContext,
+  run: TrialContext["runPart"],
 ): Promise<Reranked<LayerGraph>[]> {
   const longer: Task = { ...task, steps: rerankSteps, schedule: "cosine", quality: 0, stability: 0 };
   const seeds = Array.from({ length: rerankSeeds }, (_, k) => RERANK_SEED + seed * rerankSeeds + k);
   return await rerank(layers, async ({ genotype }) => {
-    const scores = await Promise.all(seeds.map((own) => train(toJSON(genotype), longer, own, context)));
+    const scores = await Promise.all(seeds.map((own) => train(toJSON(genotype), longer, own, run)));
     return meanScores(scores);
   }, { workers: layers.length });
 }
@@ -171,7 +171,7 @@ async function confirm(
   };
   const seeds = Array.from({ length: confirmSeeds }, (_, k) => CONFIRMATION_SEED + seed * confirmSeeds + k);
   const scores = meanScores(
-    await Promise.all(seeds.map((own) => train(layer, longer, own, context))),
+    await Promise.all(seeds.map((own) => train(layer, longer, own, context.runPart))),
   );
   for (const [name, value] of Object.entries(byAnchor(scores, longer))) {
     context.report({ step: confirmSteps, metric: `test accuracy ${name}`, value });
@@ -184,9 +184,9 @@ async function train(
   layer: string,
   task: Task,
   seed: number,
-  context: TrialContext,
+  run: TrialContext["runPart"],
 ): Promise<readonly number[]> {
-  const evaluation = evaluationOf(await context.runPart(candidateTrial(layer, task, seed)), task);
+  const evaluation = evaluationOf(await run(candidateTrial(layer, task, seed)), task);
   return "scores" in evaluation ? evaluation.scores : task.anchors.split("+").map(() => CHANCE);
 }
 

@@ -1,9 +1,16 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { candidates, searchOptions, SETTINGS, taskOf } from "../../experiments/evonorm/search.ts";
+import {
+  candidates,
+  type FoundLayer,
+  searchOptions,
+  SETTINGS,
+  taskOf,
+} from "../../experiments/evonorm/search.ts";
 import { candidateTrial, evaluationOf, type Task } from "../../experiments/evonorm/_search_candidate.ts";
 import { searches } from "../../experiments/mod.ts";
-import { MemoryJournal, search } from "../../lib/evolution/mod.ts";
+import { isSearch } from "../../experiments/evonorm/_search_views.ts";
+import { average, MemoryJournal, search } from "../../lib/evolution/mod.ts";
 import {
   readTrialFile,
   runExperiment,
@@ -23,7 +30,7 @@ Deno.test("evonorm/search at smoke scale: searches real images, verifies bit for
   const run = { experiment: searches, scale: "smoke", backend: "wasm", resultsDir: folder.path } as const;
   const { failed, results } = await runExperiment(run);
   assert.deepEqual(failed, []);
-  assert.equal(results.trials.length, 13);
+  assert.equal(results.trials.length, 21);
 
   const evaluated = new Set<string>();
   for (const entry of Deno.readDirSync(join(folder.path, "evonorm", "search", "candidates", "smoke"))) {
@@ -52,10 +59,28 @@ Deno.test("evonorm/search at smoke scale: searches real images, verifies bit for
   const figures = searches.figures(results);
   assert.deepEqual(figures.map(({ name }) => name), ["best-over-cost", "outcomes", "test-accuracy"]);
   for (const figure of figures) assert.match(await toSVG(figure), /^<svg/);
-  assert.equal(searches.tables(results)["searches"]!.numRows(), 7);
+  assert.equal(searches.tables(results)["searches"]!.numRows(), 9);
   const claims = searches.claims(results);
-  assert.deepEqual(claims.map(({ seeds }) => seeds), [3, 3, 1]);
-  assert.ok(claims.every(({ estimate }) => Number.isFinite(estimate)));
+  assert.deepEqual(claims.map(({ id, seeds }) => `${id} ${seeds}`), [
+    "evolution-beats-random-search 3",
+    "evolution-beats-random-search-on-test-images 3",
+    "found-layer-beats-bn-relu 3",
+    "found-layer-without-batch-beats-gn-relu 1",
+    "several-anchors-beat-one 1",
+    "pareto-beats-average 1",
+    "found-layer-transfers 0",
+  ]);
+  assert.ok(claims.slice(0, -1).every(({ estimate }) => Number.isFinite(estimate)));
+
+  // The layer that is measured on the test images is the best after it was trained again, not before.
+  for (const { rows, provenance: { trial, notes } } of results.trials.filter(isSearch)) {
+    const found: FoundLayer[] = JSON.parse(String(notes["found layers"]));
+    const again = found.slice(0, trial.params["rerankLayers"] as number).map(({ again }) =>
+      average(Object.values(again!))
+    );
+    assert.deepEqual(again, [...again].sort((a, b) => b - a));
+    assert.equal(rows.find(({ metric }) => metric === "accuracy ranked again")!.value, again[0]);
+  }
 });
 
 Deno.test("evonorm/search: the trials of every scale can be stored, and searches of a seed share their task", () => {
@@ -95,6 +120,11 @@ Deno.test("a candidate is rejected by the test that is meant for it, and its cos
     assert.equal(rejected.stages.length, 1);
     assert.ok(rejected.stages[0]!.work! < passed.stages.reduce((sum, { work }) => sum + work!, 0));
   }
+  // Measured only, it is trained in every anchor, as far as that goes, and its tests are noted.
+  const measured = await evaluate(exploding, { threshold: 1, tests: "measure" });
+  assert.ok("scores" in measured);
+  assert.deepEqual(measured.scores, [NaN, NaN]);
+  assert.deepEqual(measured.stages.map(({ name }) => name), ["quality", "stability", "training"]);
   // Without the quality test the same layer is left to the stability test: its gradients are beyond any limit.
   const unstable = await evaluate(exploding, { quality: 0, stability: 5 });
   assert.ok("rejectedBy" in unstable && unstable.rejectedBy === "stability");

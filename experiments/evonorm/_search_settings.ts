@@ -151,8 +151,8 @@ export const SETTINGS: Readonly<Record<Scale, ScaleSetting>> = {
       tests: "reject",
     },
     moves: { window: 50, initialMembers: 5, tournamentShare: 0.2, lookAhead: 4 },
-    work: 3000,
-    rejectionWork: 1500,
+    work: 2000,
+    rejectionWork: 1000,
     searches: searches(3, 3),
     rejectionSearches: rejectionSearches(3),
     after: {
@@ -163,7 +163,7 @@ export const SETTINGS: Readonly<Record<Scale, ScaleSetting>> = {
       confirmSteps: 480,
       confirmSeeds: 2,
     },
-    randomLayers: { anchors: ALL_ANCHORS, seeds: 3, layers: 80 },
+    randomLayers: { anchors: ALL_ANCHORS, seeds: 3, layers: 50 },
   },
   // What the paper says, and the defaults of the search for what it does not.
   paper: {

@@ -2,12 +2,22 @@
 import { type ColumnTable, from } from "arquero";
 import { bootstrapInterval, type ResultsView, type StoredTrial } from "../../lib/experiment/mod.ts";
 import { type FigureSpec, lineWithBand } from "../../lib/figures/mod.ts";
-import { toJSON } from "../../lib/graph/mod.ts";
+import {
+  describeEquivalence,
+  latex,
+  published,
+  publishedLayer,
+  simplification,
+  toJSON,
+} from "../../lib/graph/mod.ts";
 import type { FoundLayer } from "./_search_run.ts";
 import { CHANCE } from "./_search_trial.ts";
 
 /** Points of a curve over cost: seeds are compared at the same costs. */
 const POINTS = 60;
+
+/** What found layers are compared with. */
+const KNOWN = Object.keys(published).map(publishedLayer);
 
 /** Rows of a table before it is one. */
 export type Records = Record<string, string | number | null>[];
@@ -101,6 +111,24 @@ export function layerTable(searches: readonly StoredTrial[]): ColumnTable {
       "graph": toJSON(graph),
     }));
   }));
+}
+
+/** The layers that the searches found as JSON, best first: formulas, what each equals, accuracies, and the graphs. */
+export function layersJson(searches: readonly StoredTrial[]): string {
+  const found = searches.map((stored) => {
+    const layers: FoundLayer[] = JSON.parse(String(stored.provenance.notes["found layers"] ?? "[]"));
+    return {
+      search: labelOf(stored),
+      seed: stored.provenance.trial.seed,
+      layers: layers.map(({ graph, ...layer }) => ({
+        ...layer,
+        latex: latex(graph),
+        equals: simplification(graph, KNOWN).equivalences.map(describeEquivalence),
+        graph,
+      })),
+    };
+  });
+  return `${JSON.stringify(found, null, 1)}\n`;
 }
 
 /** One column for each anchor of any search: a table's rows have the same columns. */

@@ -9,6 +9,7 @@ import type { Experiment } from "../../lib/experiment/mod.ts";
 import { candidates, fetchImages, prepare } from "./_search_candidate.ts";
 import { searchClaims, searchFigures, searchTables } from "./_search_results.ts";
 import { SETTINGS } from "./_search_settings.ts";
+import { isSearch, layersJson } from "./_search_views.ts";
 import { publishedTrials, runSearchTrial, searchTrials } from "./_search_trial.ts";
 
 /** What searches are compared with. */
@@ -72,6 +73,7 @@ of the task: layers that train fast in small networks, not necessarily those tha
   tables: searchTables,
   figures: searchFigures,
   claims: searchClaims,
+  files: ({ trials }) => ({ "layers.json": layersJson(trials.filter(isSearch)) }),
 };
 
 // What the command `search` is made of.

@@ -167,6 +167,8 @@ export interface Experiment {
   tables(results: ResultsView): Record<string, ColumnTable>;
   figures(results: ResultsView): FigureSpec[];
   claims(results: ResultsView): Claim[];
+  /** More to publish beside figures and tables, as text by file name: `layers.json`. */
+  files?(results: ResultsView): Record<string, string>;
 }
 
 /** Where a stored trial came from: the Arrow file's schema metadata. */

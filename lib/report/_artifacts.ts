@@ -9,19 +9,20 @@ import { viewResults } from "./_view.ts";
 
 /** The files that are made of some results, by path within their folder. */
 export async function artifacts(
-  view: Pick<ResultsPage, "results" | "figures" | "tables">,
+  view: Pick<ResultsPage, "results" | "figures" | "tables" | "files">,
 ): Promise<Map<string, Uint8Array | string>> {
   const files = new Map<string, Uint8Array | string>();
   for (const figure of view.figures) files.set(`figures/${figure.name}.svg`, await toSVG(figure));
   for (const [name, table] of Object.entries(view.tables)) {
     files.set(`tables/${name}.csv`, `${table.toCSV()}\n`);
   }
+  for (const [name, text] of Object.entries(view.files)) files.set(name, text);
   files.set("rows.parquet", toParquet(view.results.rows));
   return files;
 }
 
 /**
- * Writes the figures (SVG), the tables (CSV) and all rows in one file (Parquet) beside the trials, in
+ * Writes the figures (SVG), the tables (CSV), the experiment's other files and all rows in one file (Parquet) beside the trials, in
  * `results/<experiment>/<scale>`, and returns their paths. Throws `StorageError` where it cannot.
  */
 export async function writeArtifacts(

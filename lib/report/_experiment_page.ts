@@ -10,6 +10,7 @@ export interface ResultFiles {
   readonly figures: ReadonlyMap<string, string>;
   /** By name of the table. */
   readonly tables: ReadonlyMap<string, string>;
+  readonly others: ReadonlyMap<string, string>;
   readonly parquet: string;
   /** By name of the trial; empty where they would make the site too large. */
   readonly arrow: ReadonlyMap<string, string>;
@@ -64,6 +65,7 @@ ${problems.map((problem) => markup`<p class="warning">${problem}</p>`)}
 ${claims.length === 0 ? undefined : dataTable(`Claims, ${label}`, CLAIM_COLUMNS, claims.map(claimCells))}
 ${view.figures.map((figure) => figureElement(view, files, figure))}
 ${tables(view, files)}
+${[...files.others].map(([name, path]) => markup`<p><a href="${path}" download>${name}</a></p>`)}
 ${provenance(view, files)}
 </section>`;
 }

@@ -101,6 +101,7 @@ async function publish(view: ResultsPage, site: Map<string, Uint8Array | string>
   return {
     figures: new Map(view.figures.map(({ name }) => [name, `${folder}/figures/${name}.svg`])),
     tables: new Map(Object.keys(view.tables).map((name) => [name, `${folder}/tables/${name}.csv`])),
+    others: new Map(Object.keys(view.files).map((name) => [name, `${folder}/${name}`])),
     parquet: `${folder}/rows.parquet`,
     arrow,
   };

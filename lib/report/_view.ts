@@ -12,6 +12,8 @@ export interface ResultsPage {
   readonly claims: readonly Claim[];
   readonly figures: readonly FigureSpec[];
   readonly tables: Readonly<Record<string, ColumnTable>>;
+  /** Other files, as text by name. */
+  readonly files: Readonly<Record<string, string>>;
   /** What could not be made of the results as they are, and why. */
   readonly gaps: readonly string[];
 }
@@ -42,6 +44,7 @@ export function viewResults(experiment: Experiment, results: ResultsView, key: s
     claims: attempt("claims", () => experiment.claims(results), []),
     figures: attempt("figures", () => experiment.figures(results), []),
     tables: attempt("tables", () => experiment.tables(results), {}),
+    files: attempt("files", () => experiment.files?.(results) ?? {}, {}),
     gaps,
   };
 }

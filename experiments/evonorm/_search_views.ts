@@ -17,7 +17,7 @@ import { CHANCE } from "./_search_trial.ts";
 const POINTS = 60;
 
 /** What found layers are compared with. */
-const KNOWN = Object.keys(published).map(publishedLayer);
+const KNOWN = Object.values(published);
 
 /** Rows of a table before it is one. */
 export type Records = Record<string, string | number | null>[];

@@ -90,6 +90,9 @@ export const i32 = {
   or: instruction(0x72) as Binary,
   shl: instruction(0x74) as Binary,
   shrU: instruction(0x76) as Binary,
+  /** Zeros above the highest one, below the lowest one; 32 of zero. */
+  clz: instruction(0x67) as Unary,
+  ctz: instruction(0x68) as Unary,
   eqz: instruction(0x45) as Unary,
   eq: instruction(0x46) as Binary,
   ne: instruction(0x47) as Binary,
@@ -159,6 +162,8 @@ export const v128 = {
   not: vector(0x4d) as Unary,
   /** Bits of a where the mask is 1, of b where it is 0. */
   select: vector(0x52) as Ternary,
+  /** Whether any bit is 1: an i32. */
+  anyTrue: vector(0x53) as Unary,
 };
 
 /** Blocks of memory; sizes in bytes. */

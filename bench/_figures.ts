@@ -13,6 +13,7 @@ export function figuresOf(rows: readonly BenchRow[]): FigureSpec[] {
     trainingFigure(rows),
     memoryFigure(rows),
     tierUpFigure(rows),
+    searchFigure(rows),
   ].filter((one) => one !== null);
 }
 
@@ -158,6 +159,29 @@ function memoryFigure(rows: readonly BenchRow[]): FigureSpec | null {
 
 function trainingRows(rows: readonly BenchRow[]): BenchRow[] {
   return rows.filter((r) => r.bench === "training" && r.phase === "step" && r.best);
+}
+
+/** Speed of the search over that of the same loop in PyTorch eager, by stage. */
+function searchFigure(rows: readonly BenchRow[]): FigureSpec | null {
+  const shown = ["candidate", "quality", "stability", "training"];
+  const chosen = rows.filter((r) =>
+    r.bench === "search" && r.contender !== r.reference && r.ratio !== null && shown.includes(r.phase)
+  );
+  const text = {
+    name: "search",
+    title: "Candidates of the search, one process per core",
+    caption:
+      "Speed over that of the same loop in PyTorch eager in its better layout (dashed), for whole candidates " +
+      "and for each stage; further right is faster.",
+    alt: "Dots: the speed of the search over PyTorch eager by stage, one panel per task.",
+  };
+  const dots = chosen.map((r) => ({
+    line: r.phase === "candidate" ? "whole candidate" : r.phase,
+    contender: r.contender,
+    panel: `${r.group} task`,
+    value: 1 / r.ratio!,
+  }));
+  return dotPlot(text, dots, { title: "speed / PyTorch eager", reference: 1 });
 }
 
 /** The first calls of a new layer. */

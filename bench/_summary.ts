@@ -12,6 +12,7 @@ export function summarise(rows: readonly BenchRow[]): string {
     firstResultSection(of("first_result")),
     convolutionsSection(of("convolutions")),
     trainingSection(of("training")),
+    searchSection(of("search")),
   ];
   return sections.filter((section) => section !== "").join("\n");
 }
@@ -167,6 +168,40 @@ function trainingSection(rows: readonly BenchRow[]): string {
     }),
   );
   return section("Training step", chosen.length === 0 ? [] : lines);
+}
+
+/** One line per contender: throughput, and where the time went. */
+function searchSection(rows: readonly BenchRow[]): string {
+  const phases = [...new Set(rows.map((r) => r.phase))].filter((phase) => phase !== "candidate");
+  const lines = table(
+    ["task", "contender", "layout", "candidates/s", "speed of eager", "ms per candidate", ...phases],
+    rows.filter((r) => r.phase === "candidate").map((whole) => {
+      const of = (phase: string) =>
+        rows.find((r) =>
+          r.phase === phase && r.case === whole.case && r.contender === whole.contender &&
+          r.layout === whole.layout
+        )?.median_ms;
+      const parts = phases.map((phase) => {
+        const ms = of(phase);
+        return ms === undefined ? "" : `${ms.toFixed(0)} (${(100 * ms / whole.median_ms).toFixed(1)}%)`;
+      });
+      const processes = parseInt(whole.detail);
+      return [
+        `${whole.case}, ${whole.detail}`,
+        whole.contender,
+        whole.layout,
+        (1000 * processes / whole.median_ms).toFixed(2),
+        whole.ratio === null ? "" : `${(1 / whole.ratio).toFixed(2)}x`,
+        whole.median_ms.toFixed(0),
+        ...parts,
+      ];
+    }),
+  );
+  const words =
+    "Process milliseconds per candidate: the elapsed time times the processes over the candidates, and " +
+    "the seconds of each stage over all candidates. `outside the stages` is their difference: drawing, hashing, journal, store, " +
+    "messages, building networks, idle processes. `coordinator` is the processor time of the process that hands out the candidates.";
+  return section("Search: complete candidates", rows.length === 0 ? [] : [words, "", ...lines]);
 }
 
 function section(title: string, lines: readonly string[]): string {

@@ -1,7 +1,7 @@
 /**
  * All benchmarks with their peers in one command, one thread each:
  *
- *   deno task bench [--only layers,first_result,convolutions,training] [--python PYTHON] [--quick] [--full] [--out FOLDER]
+ *   deno task bench [--only layers,first_result,convolutions,training,search] [--python PYTHON] [--quick] [--full] [--out FOLDER]
  *
  * PYTHON needs bench/peers/requirements.txt and a C++ compiler for torch.compile. Writes one Arrow file per benchmark, summary.md and the
  * figures to results/bench, with --quick (three minutes, few cases) to a temporary folder. Summary and figures are made from all files
@@ -23,6 +23,7 @@ import { summarise } from "./_summary.ts";
 import * as convolutions from "./convolutions.ts";
 import * as firstResult from "./first_result.ts";
 import * as layers from "./layers.ts";
+import * as search from "./search.ts";
 import * as training from "./training_step.ts";
 
 const BENCHES: ReadonlyMap<string, (settings: BenchSettings) => Promise<BenchRow[]>> = new Map([
@@ -30,6 +31,7 @@ const BENCHES: ReadonlyMap<string, (settings: BenchSettings) => Promise<BenchRow
   ["first_result", firstResult.run],
   ["convolutions", convolutions.run],
   ["training", training.run],
+  ["search", search.run],
 ]);
 
 const { values } = parseArgs({

@@ -1,83 +1,41 @@
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import process from "node:process";
 import {
   ArrowJournal,
   bestLayers,
   candidates,
-  CONSTRAINTS,
-  criterionOf,
-  describeLayer,
   fetchImages,
   namesOf,
+  rankAgain,
   readRecords,
   searchOptions,
-  type SearchSetting,
   SETTINGS,
-  taskOf,
   writeHistory,
 } from "../experiments/evonorm/search.ts";
-import { type Budget, search, searchIdentity } from "../lib/evolution/mod.ts";
-import { TrialsOnDemand, writeAtomically } from "../lib/experiment/mod.ts";
-import {
-  checkedBackend,
-  checkedScale,
-  type CommandContext,
-  parse,
-  print,
-  UsageError,
-  wholeNumber,
-} from "./_cli.ts";
+import { type CandidateRecord, type Reranked, search, searchIdentity } from "../lib/evolution/mod.ts";
+import { type Trial, type TrialLimits, TrialsOnDemand, writeAtomically } from "../lib/experiment/mod.ts";
+import type { LayerGraph } from "../lib/graph/mod.ts";
+import { type CommandContext, print, UsageError } from "./_cli.ts";
+import { layerEntries, layersText, rerankText } from "./_search_layers.ts";
+import { type SearchPlan, searchPlan } from "./_search_options.ts";
 import { SearchProgressLine } from "./_search_progress.ts";
 
-const METHODS = ["evolution", "random"] as const;
-
-/** Layers in `layers.json`. */
+/** Layers in `layers.json`, at least. */
 const KEPT = 20;
+
+/** Layers that are printed. */
+const SHOWN = 5;
+
+/** What a search has left. */
+interface Searched {
+  readonly records: readonly CandidateRecord[];
+  readonly exhausted: boolean;
+}
 
 /** The command `search`. Returns the exit code. */
 export async function runSearch(args: readonly string[], { signal }: CommandContext): Promise<number> {
-  const { values } = parse(args, {
-    budget: { type: "string" },
-    seed: { type: "string", default: "0" },
-    workers: { type: "string" },
-    constraint: { type: "string", default: "none" },
-    method: { type: "string", default: "evolution" },
-    criterion: { type: "string", default: "pareto" },
-    scale: { type: "string", default: "laptop" },
-    data: { type: "string", default: "" },
-    backend: { type: "string", default: "auto" },
-    "look-ahead": { type: "string" },
-    seconds: { type: "string" },
-    memory: { type: "string" },
-    out: { type: "string", default: "search" },
-  }, []);
-  const evaluations = wholeNumber("budget", values.budget, 1);
-  if (evaluations === undefined) {
-    throw new UsageError("--budget must say how many candidates are evaluated");
-  }
-  const seed = wholeNumber("seed", values.seed, 0)!;
-  const workers = wholeNumber("workers", values.workers, 1) ?? navigator.hardwareConcurrency;
-  const scale = checkedScale(values.scale);
-  const constraint = oneOf("constraint", values.constraint, CONSTRAINTS);
-  const method = oneOf("method", values.method, METHODS);
-  const asked = checkedBackend(values.backend);
-  const task = taskOf(scale, { constraint }, basename(values.data));
-  const { moves } = SETTINGS[scale];
-  const lookAhead = wholeNumber("look-ahead", values["look-ahead"], 1) ?? moves.lookAhead;
-  const setting: SearchSetting = { method, constraint, criterion: values.criterion, ...moves, lookAhead };
-  try {
-    criterionOf(setting.criterion, task);
-  } catch (error) {
-    throw new UsageError((error as Error).message);
-  }
-  const seconds = wholeNumber("seconds", values.seconds, 1);
-  const mib = wholeNumber("memory", values.memory, 1);
-  const limits = {
-    ...candidates.limits?.(scale),
-    ...(seconds === undefined ? {} : { seconds }),
-    ...(mib === undefined ? {} : { mib }),
-  };
-
+  const plan = searchPlan(args);
+  const { seed, setting, task, out } = plan;
   const { stderr } = process;
   using line = new SearchProgressLine({
     write: (text) => stderr.write(text),
@@ -86,62 +44,133 @@ export async function runSearch(args: readonly string[], { signal }: CommandCont
       return stderr.columns ?? 80;
     },
   });
-  if (workers > lookAhead) {
-    line.say(`${workers - lookAhead} of ${workers} workers stay idle: --look-ahead is ${lookAhead}`);
+  await fetchImages(plan.data || task.data, (note) => line.say(note));
+  const { records, exhausted } = await evolve(plan, line, signal);
+  if (exhausted) print("The search has ended early: it finds nothing that is new.");
+
+  const best = bestLayers(records, setting, task, Math.max(KEPT, plan.rerank));
+  const file = join(out, "layers.json");
+  const write = (again: readonly Reranked<LayerGraph>[]) => {
+    const layers = layerEntries(best, again, task);
+    writeAtomically(file, layersText({ seed, ...setting, task }, layers));
+    return layers;
+  };
+  const layers = write([]);
+  for (const { index, simplified, scores, equals } of layers.slice(0, SHOWN)) {
+    const accuracies = Object.entries(scores).map(([name, score]) => `${name} ${(100 * score).toFixed(1)}%`);
+    const known = equals.length === 0 ? "" : `  = ${equals.join(", ")}`;
+    print(`#${index}  ${accuracies.join(", ")}  ${simplified}${known}`);
   }
-  await fetchImages(values.data || task.data, (note) => line.say(note));
-  using trials = new TrialsOnDemand({
-    experiment: candidates,
-    scale,
-    backend: asked,
-    workers: Math.min(workers, lookAhead),
-    options: { data: values.data },
-    resultsDir: values.out,
-    limits,
-    fetch: false,
-    onWarning: (message) => line.say(`warning: ${message}`),
-    signal,
-  });
+  if (plan.rerank > 0 && best.length > 0) {
+    const again = await trainAgain(best.slice(0, plan.rerank), plan, line, signal);
+    const { rerankSteps, rerankSeeds } = SETTINGS[plan.scale].after;
+    const seeds = rerankSeeds === 1 ? "another seed" : `${rerankSeeds} other seeds`;
+    print("", `Trained again for ${rerankSteps} steps by ${seeds}, accuracy on held-out images:`);
+    print(rerankText(write(again), namesOf(task).anchors), "");
+  }
+  print(`History: ${join(out, "history.arrow")}`, `Layers: ${file}`);
+  return 0;
+}
+
+/** Runs the search to the end of its budget and writes its history. */
+async function evolve(
+  plan: SearchPlan,
+  line: SearchProgressLine,
+  signal: AbortSignal,
+): Promise<Searched> {
+  const { seed, setting, task, budget, out } = plan;
+  const workers = Math.min(plan.workers, setting.lookAhead);
+  if (workers < plan.workers) {
+    line.say(
+      `${plan.workers - workers} of ${plan.workers} workers stay idle: --look-ahead is ${setting.lookAhead}`,
+    );
+  }
+  using trials = trialsOf(plan, workers, limitsOf(plan), line, signal);
   const { name: backend } = await trials.prepare();
-  const run = trials.run.bind(trials);
-  const options = searchOptions({ seed, setting, task, backend, run });
+  const options = searchOptions({ seed, setting, task, backend, run: (trial) => trials.run(trial) });
   const names = namesOf(task);
-  const journal = join(values.out, "journal");
-  const budget: Budget = { evaluations };
+  const journal = join(out, "journal");
   const { progress, ended } = await search({
     ...options,
-    workers: Math.min(workers, lookAhead),
+    workers,
     budget,
     journal: new ArrowJournal(journal, names),
     signal,
     onProgress: (progress) => line.show(progress),
   }).catch((error: Error) => {
-    throw otherSearch(error, values.out) ?? error;
+    throw otherSearch(error, out) ?? error;
   });
   const records = readRecords(journal, names);
-  const layers = bestLayers(records, setting, task, KEPT).map((one) => describeLayer(one, task));
-  const history = join(values.out, "history.arrow");
-  const best = join(values.out, "layers.json");
-  writeHistory(history, records, names, searchIdentity(options));
-  writeAtomically(best, `${JSON.stringify({ seed, ...setting, task, layers }, null, 1)}\n`);
+  writeHistory(join(out, "history.arrow"), records, names, searchIdentity(options));
   line.end(progress);
-  if (ended === "exhausted") print("The search has ended early: it finds nothing that is new.");
-  for (const { index, formula, scores } of layers.slice(0, 5)) {
-    const accuracies = Object.entries(scores).map(([name, score]) => `${name} ${(100 * score).toFixed(1)}%`);
-    print(`#${index}  ${accuracies.join(", ")}  ${formula}`);
-  }
-  print(`History: ${history}`, `Layers: ${best}`);
-  return 0;
+  return { records, exhausted: ended === "exhausted" };
 }
 
-function oneOf<T extends string>(name: string, text: string, choices: readonly T[]): T {
-  const found = choices.find((choice) => choice === text);
-  if (found !== undefined) return found;
-  throw new UsageError(`--${name} must be one of ${choices.join(", ")}: current one is '${text}'`);
+/** Ranks layers again; what is stored of it already is not run. */
+async function trainAgain(
+  layers: Parameters<typeof rankAgain>[0],
+  plan: SearchPlan,
+  line: SearchProgressLine,
+  signal: AbortSignal,
+): Promise<Reranked<LayerGraph>[]> {
+  const { after } = SETTINGS[plan.scale];
+  const { seconds, ...others } = limitsOf(plan);
+  // Time in proportion to the steps: a layer that kept the limit in the search is not to fail for training longer.
+  const longer = Math.max(1, after.rerankSteps / plan.task.steps);
+  const limits = { ...others, ...(seconds === undefined ? {} : { seconds: seconds * longer }) };
+  using trials = trialsOf(plan, plan.workers, limits, line, signal);
+  const all = layers.length * after.rerankSeeds;
+  let done = 0;
+  const run = async (trial: Trial) => {
+    const outcome = await trials.run(trial);
+    line.step(`ranking again: ${++done} of ${all} trainings`);
+    return outcome;
+  };
+  return await rankAgain(layers, plan.task, after, plan.seed, run);
+}
+
+function limitsOf({ scale, limits }: SearchPlan): TrialLimits {
+  return { ...candidates.limits?.(scale), ...limits };
+}
+
+function trialsOf(
+  { scale, backend, data, out }: SearchPlan,
+  workers: number,
+  limits: TrialLimits,
+  line: SearchProgressLine,
+  signal: AbortSignal,
+): TrialsOnDemand {
+  return new TrialsOnDemand({
+    experiment: candidates,
+    scale,
+    backend,
+    workers,
+    options: { data },
+    resultsDir: out,
+    limits,
+    fetch: false,
+    onWarning: (message) => line.say(`warning: ${message}`),
+    signal,
+  });
 }
 
 /** What to do about a folder of another search, whose error compares two long descriptions. */
 function otherSearch({ message }: Error, folder: string): UsageError | undefined {
+  const differences = differentColumns(message) ?? differentIdentity(message);
+  if (differences === undefined) return undefined;
+  return new UsageError(`--out ${folder} holds another search, so name another folder: ${differences}`);
+}
+
+function differentColumns(message: string): string | undefined {
+  const [, kept, asked] = /its columns are (.*) and not (.*)$/.exec(message) ?? [];
+  if (kept === undefined || asked === undefined) return undefined;
+  const [before, now] = [kept, asked].map((text) =>
+    [...text.matchAll(/\bscore_(\w+):/g)].map(([, name]) => name).join("+")
+  );
+  return before === now ? undefined : `anchors were "${before}", now "${now}"`;
+}
+
+function differentIdentity(message: string): string | undefined {
   const [, kept, asked] = /'identity' is (\{.*\}) and not (\{.*\})$/.exec(message) ?? [];
   if (kept === undefined || asked === undefined) return undefined;
   const flat = (text: string) => {
@@ -149,10 +178,8 @@ function otherSearch({ message }: Error, folder: string): UsageError | undefined
     return { ...others, ...settings, ...task } as Record<string, unknown>;
   };
   const [before, now] = [flat(kept), flat(asked)];
-  const differences = Object.keys({ ...before, ...now })
+  return Object.keys({ ...before, ...now })
     .filter((name) => JSON.stringify(before[name]) !== JSON.stringify(now[name]))
-    .map((name) => `${name} was ${JSON.stringify(before[name])}, now ${JSON.stringify(now[name])}`);
-  return new UsageError(
-    `--out ${folder} holds another search, so name another folder: ${differences.join("; ")}`,
-  );
+    .map((name) => `${name} was ${JSON.stringify(before[name])}, now ${JSON.stringify(now[name])}`)
+    .join("; ");
 }

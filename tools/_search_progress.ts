@@ -5,7 +5,7 @@ import { progressWords } from "../experiments/evonorm/search.ts";
 /** Without a terminal, a line at least so often, in milliseconds. */
 const PLAIN_INTERVAL = 5000;
 
-/** Shows a search in a terminal: two lines rewritten in place, or where that cannot be, one every five seconds. */
+/** Shows a search in a terminal: lines rewritten in place, or where that cannot be, one every five seconds. */
 export class SearchProgressLine {
   readonly #sink: TextSink;
   #drawn = 0;
@@ -17,7 +17,11 @@ export class SearchProgressLine {
 
   /** Takes where the search stands: give it to `search` as `onProgress`. */
   show<G>(progress: SearchProgress<G>): void {
-    const words = [progressWords(progress), pace(progress)];
+    this.step(progressWords(progress), pace(progress));
+  }
+
+  /** Takes where something else stands, a line or more. */
+  step(...words: readonly string[]): void {
     if (!this.#sink.interactive) {
       if (performance.now() - this.#last < PLAIN_INTERVAL) return;
       this.#last = performance.now();

@@ -9,7 +9,10 @@ import { toy } from "./_toy.ts";
 Deno.test("wrong usage says what there is, without a stack, with exit code 2", async () => {
   using folder = temporaryFolder();
   const cases: [string, RegExp][] = [
-    ["frobnicate", /no command 'frobnicate': there are list, run, show, report, reproduce, verify/],
+    [
+      "frobnicate",
+      /no command 'frobnicate': there are list, run, show, report, reproduce, verify, graph, search\n/,
+    ],
     ["run", /An experiment must be named: one of toy\/logistic/],
     ["run nope", /no experiment 'nope': there are toy\/logistic/],
     ["run toy/logistic --scale huge", /no scale 'huge': there are smoke, laptop, paper/],
@@ -33,10 +36,13 @@ Deno.test("wrong usage says what there is, without a stack, with exit code 2", a
 });
 
 Deno.test("every command has help", async () => {
-  for (const name of ["list", "run", "show", "report", "reproduce", "verify"]) {
+  const overview = await runCli(["help"]);
+  for (const name of ["list", "run", "show", "report", "reproduce", "verify", "graph", "search"]) {
+    assert.match(overview.stdout, new RegExp(`^  ${name} `, "m"));
     const { code, stdout } = await runCli([name, "--help"]);
     assert.equal(code, 0);
-    assert.match(stdout, new RegExp(`Usage: normlab ${name}[^]*--results DIR`));
+    const folder = name === "search" ? "--out DIR" : "--results DIR";
+    assert.match(stdout, new RegExp(`Usage: normlab ${name}[^]*${folder}`));
   }
 });
 

@@ -4,7 +4,15 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { readRecords } from "../../experiments/evonorm/search.ts";
-import { batchIndependent, fromJSON } from "../../lib/graph/mod.ts";
+import { costOf, wasEvaluated } from "../../lib/evolution/mod.ts";
+import {
+  batchIndependent,
+  describeEquivalence,
+  fromJSON,
+  published,
+  simplification,
+} from "../../lib/graph/mod.ts";
+import type { LayerEntry } from "../../tools/_search_layers.ts";
 import { allGone, childrenOf, runCli, temporaryFolder } from "../experiment/_helpers.ts";
 import { fileURLToPath } from "node:url";
 
@@ -40,6 +48,9 @@ async function finish(child: Deno.ChildProcess) {
 
 const history = (out: string) => readFileSync(join(out, "history.arrow")).toString("base64");
 
+const layersOf = (out: string): LayerEntry[] =>
+  JSON.parse(readFileSync(join(out, "layers.json"), "utf8")).layers;
+
 /** Candidates that are stored. */
 function stored(out: string): number {
   const folder = join(out, "evonorm", "search", "candidates", "smoke");
@@ -58,12 +69,36 @@ Deno.test("search: one worker, two, and two killed with their coordinator write 
     EVALUATIONS,
   );
   assert.equal(stored(one!), EVALUATIONS);
-  const { layers } = JSON.parse(readFileSync(join(one!, "layers.json"), "utf8"));
-  assert.ok(layers.length > 0);
-  for (const { index, formula, graph } of layers) {
+  const before = layersOf(one!);
+  assert.ok(before.length > 1);
+  before.forEach(({ index, place, graph, simplified, scores, equals }, k) => {
+    assert.equal(place, k + 1);
     assert.equal(JSON.stringify(graph), JSON.stringify(fromJSON(records[index]!.genotype)));
-    assert.ok(first.stdout.includes(formula) || layers.length > 5);
+    assert.deepEqual(Object.values(scores), records[index]!.scores);
+    assert.deepEqual(
+      equals,
+      simplification(graph, Object.values(published)).equivalences.map(describeEquivalence),
+    );
+    assert.ok(k > 4 || first.stdout.includes(`#${index}  `) && first.stdout.includes(simplified));
+  });
+
+  // The same command with more to do afterwards adds to what is there, and does it once.
+  const ranked = await finish(start(one!, 2, ["--rerank", "2"]));
+  assert.equal(ranked.code, 0, ranked.stderr);
+  const text = readFileSync(join(one!, "layers.json"), "utf8");
+  const after = layersOf(one!);
+  const mean = ({ again }: LayerEntry) => Object.values(again!).reduce((sum, value) => sum + value, 0);
+  assert.deepEqual(after.slice(0, 2).map(({ place }) => place).sort(), [1, 2]);
+  assert.ok(mean(after[0]!) >= mean(after[1]!));
+  assert.deepEqual(after.slice(2), before.slice(2));
+  for (const { index, place, again } of after.slice(0, 2)) {
+    assert.deepEqual(Object.keys(again!), names.anchors);
+    assert.match(ranked.stdout, new RegExp(`^ +\\d +${place} +#${index} `, "m"));
   }
+  assert.equal(stored(one!), EVALUATIONS + 2);
+  assert.equal((await finish(start(one!, 2, ["--rerank", "2"]))).stdout, ranked.stdout);
+  assert.equal(readFileSync(join(one!, "layers.json"), "utf8"), text);
+  assert.equal(stored(one!), EVALUATIONS + 2);
 
   const second = await finish(start(two!, 2));
   assert.equal(second.code, 0, second.stderr);
@@ -94,6 +129,48 @@ Deno.test("search: one worker, two, and two killed with their coordinator write 
   }
 });
 
+Deno.test("search: one that the clock ends is the beginning of the longer one", async () => {
+  using folder = temporaryFolder();
+  const [short, whole] = ["short", "whole"].map((name) => join(folder.path, name));
+  const plain = (out: string) =>
+    readRecords(join(out, "journal"), names).map(({ stages: _, ...others }) => JSON.stringify(others));
+  const ended = await finish(start(short!, 2, ["--minutes", "0.005"]));
+  assert.equal(ended.code, 0, ended.stderr);
+  const beginning = plain(short!);
+  assert.equal((await finish(start(whole!, 2, ["--budget", "6"]))).code, 0);
+  assert.deepEqual(plain(whole!).slice(0, beginning.length), beginning);
+  // Three tenths of a second are too short for twelve trainings; the rest follows without the clock.
+  assert.ok(beginning.length < plain(whole!).length);
+  assert.equal((await finish(start(short!, 1, ["--budget", "6"]))).code, 0);
+  assert.equal(history(short!), history(whole!));
+});
+
+Deno.test("search: without tests, in anchors of one's own, to a cost", async () => {
+  using folder = temporaryFolder();
+  const own = ["--no-rejection", "--anchors", "mobilenet+resnet", "--criterion", "mobilenet"];
+  const options = ["run", "-A", command, "search", "--scale", "smoke", "--backend", "wasm", ...own];
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [...options, "--work", "1.5", "--workers", "2", "--out", folder.path],
+  }).output();
+  assert.ok(success, new TextDecoder().decode(stderr));
+  const anchors = ["mobilenet", "resnet"];
+  const records = readRecords(join(folder.path, "journal"), { ...names, anchors });
+  const evaluated = records.filter(wasEvaluated);
+  assert.ok(evaluated.length > 0);
+  for (const { stages, rejectedBy } of evaluated) {
+    assert.deepEqual(stages.slice(2).map(({ name }) => name), ["training"]);
+    assert.ok(rejectedBy === null || rejectedBy === "training");
+  }
+  const work = records.map((record) => costOf(record).work);
+  const total = work.reduce((sum, one) => sum + one, 0);
+  assert.ok(total >= 1.5 && total - work.at(-1)! < 1.5);
+  for (const { scores } of layersOf(folder.path)) assert.deepEqual(Object.keys(scores), anchors);
+
+  const other = await finish(start(folder.path, 1, ["--anchors", "resnet"]));
+  assert.equal(other.code, 2);
+  assert.match(other.stderr, /another search[^]*anchors were "mobilenet\+resnet", now "resnet"/);
+});
+
 Deno.test("search: a larger budget goes on, without batch statistics where asked, and another search is refused", async () => {
   using folder = temporaryFolder();
   const more = ["--constraint", "no-batch", "--budget"];
@@ -119,9 +196,10 @@ Deno.test("search: a larger budget goes on, without batch statistics where asked
 Deno.test("search: help, and what is wrong with options", async () => {
   const help = await runCli(["search", "--help"]);
   assert.equal(help.code, 0);
-  for (const option of ["budget", "seed", "workers", "constraint", "out", "scale"]) {
-    assert.match(help.stdout, new RegExp(`--${option} `));
-  }
+  // Every option that there is, as the command itself lists them.
+  const listed = /Options of this command: (.*)/.exec((await runCli(["search", "--odd"])).stderr)![1]!;
+  for (const option of listed.split(", ")) assert.match(help.stdout, new RegExp(`^ +${option} `, "m"));
+
   for (
     const [args, message] of [
       [[], /--budget must say how many candidates/],
@@ -135,6 +213,26 @@ Deno.test("search: help, and what is wrong with options", async () => {
         /criterion must be one of pareto, average, resnet, mobilenet/,
       ],
       [["--budget", "5", "--workers", "0"], /--workers must be a whole number from 1/],
+      [
+        ["--budget", "5", "--anchors", "resnet", "--criterion", "mobilenet"],
+        /criterion must be one of pareto, average, resnet: /,
+      ],
+      [
+        ["--budget", "5", "--anchors", "resnet+resnet"],
+        /--anchors must be different ones of resnet, mobilenet, efficientnet, joined by \+/,
+      ],
+      [["--minutes", "0"], /--minutes must be a number above 0: current one is '0'/],
+      [["--work", "much"], /--work must be a number above 0: current one is 'much'/],
+      [["--budget", "5", "--rerank", "-1"], /--rerank/],
+      [["--budget", "5", "--threshold", "2"], /--threshold must be an accuracy, at most 1/],
+      [
+        ["--budget", "5", "--scale", "smoke", "--quality", "17"],
+        /--quality must be at most 16, the steps of training/,
+      ],
+      [
+        ["--budget", "5", "--no-rejection", "--stability", "5"],
+        /--no-rejection leaves the tests out: --stability/,
+      ],
     ] as const
   ) {
     const { code, stderr } = await runCli(["search", ...args]);

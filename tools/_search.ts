@@ -126,7 +126,9 @@ async function trainAgain(
     line.step(`ranking again: ${++done} of ${all} trainings`);
     return outcome;
   };
-  return await rankAgain(layers, plan.task, after, plan.seed, run);
+  const again = await rankAgain(layers, plan.task, after, plan.seed, run);
+  line.clear();
+  return again;
 }
 
 function limitsOf({ scale, limits }: SearchPlan): TrialLimits {

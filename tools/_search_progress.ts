@@ -44,6 +44,11 @@ export class SearchProgressLine {
     this.say(`${progressWords(progress)}; ${duration(progress.elapsedSeconds)}`);
   }
 
+  /** Takes the drawing away: before anything else is written to the terminal. */
+  clear(): void {
+    this.#erase();
+  }
+
   /** Ends the drawing. */
   [Symbol.dispose](): void {
     this.#erase();

@@ -17,10 +17,11 @@ export interface KernelOptions {
 export interface Kernel {
   /** The tile lists that it takes. */
   readonly tile: { readonly queries: number; readonly keys: number };
-  /** The largest head dimension. */
-  readonly mostDim: number;
   attend(q: tf.Tensor4D, k: tf.Tensor4D, v: tf.Tensor4D, options: KernelOptions): Attended;
 }
+
+/** The largest head dimension of every kernel. */
+export const mostDim = 128;
 
 /** Backends without an entry have no kernel. */
 export const kernels: Readonly<Record<string, Kernel | undefined>> = {};

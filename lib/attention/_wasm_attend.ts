@@ -2,25 +2,14 @@
 import * as tf from "@tensorflow/tfjs";
 import { wasmHeap, wasmScratch } from "../tensor/mod.ts";
 import { relaxedSimd } from "../wasm/mod.ts";
-import type { TileList } from "./types.ts";
-import { attentionKernel, KERNEL_PARAMETERS, type Panels } from "./_wasm_kernel.ts";
+import type { KernelOptions } from "./_kernels.ts";
+import type { Attended, TileList } from "./types.ts";
+import { KERNEL_PARAMETERS, type Panels } from "./_wasm_frame.ts";
+import { attentionKernel } from "./_wasm_kernel.ts";
 import type { Strip } from "./_wasm_products.ts";
 
 /** The tiles of lists that the kernel takes. */
 export const kernelTile = { queries: 64, keys: 32 } as const;
-
-/** What the kernel takes beside q, k and v. */
-export interface KernelOptions {
-  /** Null: every query sees every key. */
-  readonly tiles: TileList | null;
-  readonly scale: number;
-  /** `[batch, heads, queries]`; with the residual, like the output: gives rho * O + residual instead of O. */
-  readonly rho?: tf.Tensor3D;
-  readonly residual?: tf.Tensor4D;
-  readonly lse: boolean;
-  /** Whether kernels use relaxed SIMD. Default: where the engine has it. */
-  readonly relaxed?: boolean;
-}
 
 type Run = (...values: number[]) => void;
 
@@ -33,7 +22,7 @@ interface Loaded {
 // Wide strips fill the registers best; narrow ones waste less at the edges of a mask.
 const DENSE: { readonly strip: Strip; readonly panels: Panels } = {
   strip: { rows: 2, vectors: 6 },
-  panels: { tileQueries: 192, tileKeys: null, panelKeys: 64 },
+  panels: { tileQueries: 384, tileKeys: null, panelKeys: 128 },
 };
 const LISTED: { readonly strip: Strip; readonly panels: Panels } = {
   strip: { rows: 6, vectors: 2 },
@@ -63,14 +52,15 @@ function load(dim: number, listed: boolean, lse: boolean, epilogue: boolean, rel
 
 /**
  * Attention of q `[batch, heads, queries, dim]` to k and v `[batch, heads, keys, dim]`, softmax(scale q k^T) v over the keys of the
- * listed tiles, on the wasm backend. Memory beyond operands and results: the tile list and a few hundred KiB.
+ * listed tiles, on the wasm backend; with `relaxed` false by kernels without relaxed SIMD. Memory beyond operands and results: the tile list and a few hundred KiB.
  */
 export function attendKernel(
   q: tf.Tensor4D,
   k: tf.Tensor4D,
   v: tf.Tensor4D,
-  { tiles, scale, rho, residual, lse, relaxed = relaxedSimd() }: KernelOptions,
-): { output: tf.Tensor4D; lse: tf.Tensor3D | null } {
+  { tiles, scale, rho, residual, lse }: KernelOptions,
+  relaxed: boolean = relaxedSimd(),
+): Attended {
   const [batch, heads, queries, dim] = q.shape;
   const keys = k.shape[2];
   if (tiles !== null) checkTiles(tiles, heads, queries, keys);

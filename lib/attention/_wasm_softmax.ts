@@ -15,7 +15,7 @@ import {
   variables,
   when,
 } from "../wasm/mod.ts";
-import { FLOAT, type KernelSettings, multiplyAdd, stripBytes, VECTOR } from "./_wasm_products.ts";
+import { type KernelSettings, multiplyAdd, stripBytes, VECTOR } from "./_wasm_products.ts";
 
 // 2^f on |f| <= 1/2: 1 + f P(f), fitted to the least relative error, 9e-8 (iterated weighted least squares).
 const EXP2 = [0.0013264727247, 0.0096715126882, 0.0555073374357, 0.2402224208463, 0.6931469775987, 1];
@@ -267,9 +267,4 @@ export function logSumExp(built: FunctionBuilder, result: Local, maximum: Local,
     // A sum that is no number stays so.
     set(result, v128.or(result, f32x4.ne(sum, sum))),
   );
-}
-
-/** Bytes of a strip's state: queries [dim][strip], output [dim][strip], statistics [2][strip]. */
-export function stateBytes({ dim, strip }: KernelSettings): number {
-  return (2 * dim + 2) * strip.vectors * 4 * FLOAT;
 }

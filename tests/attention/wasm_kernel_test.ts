@@ -87,8 +87,7 @@ function attended(one: Case, operands: Operands) {
     scale: 1 / Math.sqrt(dim),
     lse: true,
     ...(epilogue ? { rho, residual } : {}),
-    ...(relaxed === undefined ? {} : { relaxed }),
-  });
+  }, relaxed);
   const values = { output: result.output.dataSync(), lse: result.lse!.dataSync() };
   assert.deepEqual(result.output.shape, q.shape);
   assert.deepEqual(result.lse!.shape, [batch, heads, queries]);

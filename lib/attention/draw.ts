@@ -92,7 +92,7 @@ export function drawMask(
       bottom: Math.min(queries, top + cellQueries),
       left,
       right: Math.min(keys, left + cellKeys),
-      kept,
+      kept: Number(kept.toPrecision(3)),
     };
   }).filter(({ kept }) => kept > 0);
   const place = (field: string, to: string, title: string, count: number, reverse: boolean) => ({
@@ -106,16 +106,21 @@ export function drawMask(
     [`${field}2`]: { field: to },
   });
   const own = heads === null ? "" : `, head ${head} of ${heads}`;
-  const touched = occupancy(mask, tile, tile).share;
-  const caption =
-    `Keeps ${percent(keptShare(mask))} of ${queries} x ${keys} elements and touches ${percent(touched)} ` +
-    `of its ${tile} x ${tile} tiles. A cell is ${cellQueries} x ${cellKeys} elements.`;
+  const [kept, touched] = [keptShare(mask), occupancy(mask, tile, tile).share].map(percent);
+  const caption = `Keeps ${kept} of ${queries} x ${keys} elements and touches ${touched} of its ` +
+    `${tile} x ${tile} tiles. A cell is ${cellQueries} x ${cellKeys} elements.`;
+  const title = label + own;
   return {
     name: `mask-${label.replaceAll(/[^A-Za-z0-9.]+/g, "-").replaceAll(/^-|-$/g, "")}`.slice(0, 80),
-    title: label + own,
+    title,
     caption,
-    alt: `The mask ${label}${own}: which keys (across) each query (down) sees. ${caption}`,
+    alt: `The mask ${title}: which keys (across) each query (down) sees. ${caption}`,
     spec: {
+      title: {
+        // A permuted mask has a long label.
+        text: title.split(/ (?=in [a-z]+\()/),
+        subtitle: `keeps ${kept}, touches ${touched} of ${tile} x ${tile} tiles`,
+      },
       width: size,
       height: Math.round(size * Math.min(2, Math.max(0.5, queries / keys))),
       view: { stroke: "#888888" },

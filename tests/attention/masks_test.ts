@@ -279,6 +279,10 @@ Deno.test("drawings have the kept share of each cell, and say what they show", (
   const { name, title, caption, spec } = drawMask(mask, { cells: 9, tile: 32 });
   assert.equal(name, "mask-band-7");
   assert.equal(title, "band(7)");
+  assert.deepEqual((spec as { title: unknown }).title, {
+    text: ["band(7)"],
+    subtitle: "keeps 14.4%, touches 62.5% of 32 x 32 tiles",
+  });
   // 100 + 2 (99 + ... + 93) = 1444 elements; all but (0, 2), (0, 3), (1, 3) and their mirror images of 4 x 4 tiles.
   assert.match(caption, /^Keeps 14.4% of 100 x 100 elements and touches 62.5% of its 32 x 32 tiles\./);
   const { values } = (spec as { data: { values: { kept: number }[] } }).data;

@@ -118,7 +118,7 @@ export function drawMask(
     spec: {
       title: {
         // A permuted mask has a long label.
-        text: title.split(/ (?=in [a-z]+\()/),
+        text: title.split(/ (?=in [A-Za-z]+\()/),
         subtitle: `keeps ${kept}, touches ${touched} of ${tile} x ${tile} tiles`,
       },
       width: size,

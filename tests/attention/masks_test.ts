@@ -15,6 +15,7 @@ import {
   tileWindow,
   union,
 } from "../../lib/attention/masks.ts";
+import { permuted, tokenMajorLayout } from "../../lib/attention/layouts.ts";
 import { keptElements, keptShare, keysPerRow, occupancy, tileList } from "../../lib/attention/tiles.ts";
 import type { Mask } from "../../lib/attention/types.ts";
 import { stream } from "../../lib/tensor/mod.ts";
@@ -287,6 +288,11 @@ Deno.test("drawings have the kept share of each cell, and say what they show", (
   assert.match(caption, /^Keeps 14.4% of 100 x 100 elements and touches 62.5% of its 32 x 32 tiles\./);
   const { values } = (spec as { data: { values: { kept: number }[] } }).data;
   assert.equal(values.length, expected.filter((share) => share > 0).length);
+  const moved = drawMask(permuted(band(6, 1), tokenMajorLayout({ frames: 2, frameTokens: 3 })));
+  assert.deepEqual((moved.spec as { title: { text: unknown } }).title.text, [
+    "band(1)",
+    "in tokenMajor(2 frames x 3)",
+  ]);
   const heads = perHead([band(10, 1), full(10)]);
   assert.deepEqual([...maskGrid(heads, { cells: 1, head: 1 }).shares], [1]);
   assert.match(drawMask(heads, { head: 1 }).title, /, head 1 of 2$/);

@@ -5,6 +5,9 @@ import {
   bestLayers,
   candidates,
   fetchImages,
+  foundLayers,
+  layerEntry,
+  layersText,
   namesOf,
   rankAgain,
   readRecords,
@@ -16,7 +19,7 @@ import { type CandidateRecord, type Reranked, search, searchIdentity } from "../
 import { type Trial, type TrialLimits, TrialsOnDemand, writeAtomically } from "../lib/experiment/mod.ts";
 import type { LayerGraph } from "../lib/graph/mod.ts";
 import { type CommandContext, print, UsageError } from "./_cli.ts";
-import { layerEntries, layersText, rerankText } from "./_search_layers.ts";
+import { rerankText } from "./_search_layers.ts";
 import { type SearchPlan, searchPlan } from "./_search_options.ts";
 import { SearchProgressLine } from "./_search_progress.ts";
 
@@ -51,7 +54,7 @@ export async function runSearch(args: readonly string[], { signal }: CommandCont
   const best = bestLayers(records, setting, task, Math.max(KEPT, plan.rerank));
   const file = join(out, "layers.json");
   const write = (again: readonly Reranked<LayerGraph>[]) => {
-    const layers = layerEntries(best, again, task);
+    const layers = foundLayers(best, again, task).map(layerEntry);
     writeAtomically(file, layersText({ seed, ...setting, task }, layers));
     return layers;
   };

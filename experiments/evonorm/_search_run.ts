@@ -1,18 +1,15 @@
 /** A search over layer graphs whose evaluations are trials: what the experiment and the command have in common. */
 import {
-  bestCandidates,
-  type Candidate,
   type Criterion,
   type Evaluation,
   graphSpace,
-  type Member,
   type RecordNames,
   type SearchOptions,
   type SearchProgress,
   type Space,
 } from "../../lib/evolution/mod.ts";
 import { type Trial, type TrialOutcome, WorkerDeath } from "../../lib/experiment/mod.ts";
-import { formula, type LayerGraph, toJSON } from "../../lib/graph/mod.ts";
+import { type LayerGraph, toJSON } from "../../lib/graph/mod.ts";
 import { stream } from "../../lib/tensor/mod.ts";
 import { candidateTrial, CRASH, evaluationOf, STAGES, type Task } from "./_search_candidate.ts";
 
@@ -75,59 +72,24 @@ export function searchOptions(
       criterion: criterionOf(criterion, task),
       freshShare: method === "random" ? 1 : 0.5,
     },
-    evaluate: (candidate) => evaluate(candidate, task, seed, run),
+    evaluate: ({ genotype }) => evaluate(toJSON(genotype), task, seed, run),
   };
 }
 
-async function evaluate(
-  { genotype }: Candidate<LayerGraph>,
+/** What a layer, as JSON or by name, is found to be; one that killed its process twice is rejected for that. */
+export async function evaluate(
+  layer: string,
   task: Task,
   seed: number,
   run: (trial: Trial) => Promise<TrialOutcome>,
 ): Promise<Evaluation> {
   const began = performance.now();
   try {
-    return evaluationOf(await run(candidateTrial(toJSON(genotype), task, seed)), task);
+    return evaluationOf(await run(candidateTrial(layer, task, seed)), task);
   } catch (error) {
     if (!(error instanceof WorkerDeath)) throw error;
     return { rejectedBy: CRASH, stages: [{ name: "limit", seconds: (performance.now() - began) / 1000 }] };
   }
-}
-
-/** A layer that a search has found. */
-export interface FoundLayer {
-  /** Its number in the history. */
-  readonly index: number;
-  readonly formula: string;
-  /** Accuracy on the held-out images by anchor, in [0, 1]. */
-  readonly scores: Readonly<Record<string, number>>;
-  /** The same after it was trained anew, for longer and by other seeds; only of the first few. */
-  readonly again?: Readonly<Record<string, number>>;
-  /** Dead nodes included. */
-  readonly graph: LayerGraph;
-}
-
-/** The best layers of a search, best first, each function once. */
-export function bestLayers(
-  records: Parameters<typeof bestCandidates>[0],
-  setting: Pick<SearchSetting, "criterion" | "constraint">,
-  task: Task,
-  count: number,
-): Member<LayerGraph>[] {
-  return bestCandidates(records, spaceOf(setting.constraint), criterionOf(setting.criterion, task), count);
-}
-
-/** A layer in words and by the names of its anchors. */
-export function describeLayer({ index, scores, genotype }: Member<LayerGraph>, task: Task): FoundLayer {
-  return { index, formula: formula(genotype), scores: byAnchor(scores, task), graph: genotype };
-}
-
-/** Scores by the names of a task's anchors. */
-export function byAnchor(
-  scores: readonly number[],
-  { anchors }: Pick<Task, "anchors">,
-): Record<string, number> {
-  return Object.fromEntries(anchors.split("+").map((name, k) => [name, scores[k]!]));
 }
 
 /** Where a search stands, in a line. */

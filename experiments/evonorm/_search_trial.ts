@@ -10,16 +10,9 @@ import {
 } from "../../lib/evolution/mod.ts";
 import type { Scale, Trial, TrialContext } from "../../lib/experiment/mod.ts";
 import { type LayerGraph, toJSON } from "../../lib/graph/mod.ts";
-import { candidateTrial, evaluationOf, type Task } from "./_search_candidate.ts";
-import {
-  bestLayers,
-  byAnchor,
-  describeLayer,
-  type FoundLayer,
-  progressWords,
-  searchOptions,
-  type SearchSetting,
-} from "./_search_run.ts";
+import { bestLayers, byAnchor, foundLayers } from "./_found_layers.ts";
+import type { Task } from "./_search_candidate.ts";
+import { evaluate, progressWords, searchOptions, type SearchSetting } from "./_search_run.ts";
 import { type AfterSearch, type SearchKind, SETTINGS, taskOf } from "./_search_settings.ts";
 
 /** Layers of a search that are kept in the notes of its trial. */
@@ -103,14 +96,7 @@ export async function runSearchTrial({ params, seed }: Trial, context: TrialCont
   context.note("seconds of all candidates", progress.seconds);
   const best = bestLayers(journal.records, setting, task, KEPT);
   const again = await rankAgain(best.slice(0, rerankLayers), task, after, seed, context.runPart);
-  const found: FoundLayer[] = [
-    ...again.map((one) => ({
-      ...describeLayer({ ...one, scores: one.scoresBefore }, task),
-      again: byAnchor(one.scores, task),
-    })),
-    ...best.slice(rerankLayers).map((one) => describeLayer(one, task)),
-  ];
-  context.note("found layers", JSON.stringify(found));
+  context.note("found layers", JSON.stringify(foundLayers(best, again, task)));
   const [first] = again;
   if (first === undefined) return;
   context.report({ step: rerankSteps, metric: "accuracy ranked again", value: average(first.scores) });
@@ -186,7 +172,7 @@ async function train(
   seed: number,
   run: TrialContext["runPart"],
 ): Promise<readonly number[]> {
-  const evaluation = evaluationOf(await run(candidateTrial(layer, task, seed)), task);
+  const evaluation = await evaluate(layer, task, seed, run);
   return "scores" in evaluation ? evaluation.scores : task.anchors.split("+").map(() => CHANCE);
 }
 

@@ -2,22 +2,11 @@
 import { type ColumnTable, from } from "arquero";
 import { bootstrapInterval, type ResultsView, type StoredTrial } from "../../lib/experiment/mod.ts";
 import { type FigureSpec, lineWithBand } from "../../lib/figures/mod.ts";
-import {
-  describeEquivalence,
-  latex,
-  published,
-  publishedLayer,
-  simplification,
-  toJSON,
-} from "../../lib/graph/mod.ts";
-import type { FoundLayer } from "./_search_run.ts";
+import { type FoundLayer, layerEntry, layersText } from "./_found_layers.ts";
 import { CHANCE } from "./_search_trial.ts";
 
 /** Points of a curve over cost: seeds are compared at the same costs. */
 const POINTS = 60;
-
-/** What found layers are compared with. */
-const KNOWN = Object.values(published);
 
 /** Rows of a table before it is one. */
 export type Records = Record<string, string | number | null>[];
@@ -96,40 +85,35 @@ export function summaryTable(searches: readonly StoredTrial[]): ColumnTable {
   }));
 }
 
-/** The layers that the searches found, as formulas and as JSON, best first. */
+/** The layers that the searches found, best first. */
 export function layerTable(searches: readonly StoredTrial[]): ColumnTable {
-  return from(searches.flatMap((stored) => {
-    const found: FoundLayer[] = JSON.parse(String(stored.provenance.notes["found layers"] ?? "[]"));
-    return found.map(({ index, formula, scores, again = {}, graph }, place) => ({
-      "search": labelOf(stored),
-      "seed": stored.provenance.trial.seed,
-      "place": place + 1,
-      "candidate": index,
-      formula,
-      ...columns("held-out accuracy (%)", scores),
-      ...columns("trained again (%)", again),
-      "graph": toJSON(graph),
-    }));
+  return from(
+    searches.flatMap((stored) =>
+      foundOf(stored).map(layerEntry).map(({ index, simplified, equals, scores, again = {} }, place) => ({
+        "search": labelOf(stored),
+        "seed": stored.provenance.trial.seed,
+        "place": place + 1,
+        "candidate": index,
+        "layer": simplified,
+        "equals": equals.join("; "),
+        ...columns("held-out accuracy (%)", scores),
+        ...columns("trained again (%)", again),
+      }))
+    ),
+  );
+}
+
+/** The layers that each search found, as a file of its own: formulas, what each equals, accuracies, and the graphs. */
+export function layerFiles(searches: readonly StoredTrial[]): Record<string, string> {
+  return Object.fromEntries(searches.map((stored) => {
+    const { name, seed } = stored.provenance.trial;
+    const about = { search: labelOf(stored), seed };
+    return [`layers/${name}.json`, layersText(about, foundOf(stored).map(layerEntry))];
   }));
 }
 
-/** The layers that the searches found as JSON, best first: formulas, what each equals, accuracies, and the graphs. */
-export function layersJson(searches: readonly StoredTrial[]): string {
-  const found = searches.map((stored) => {
-    const layers: FoundLayer[] = JSON.parse(String(stored.provenance.notes["found layers"] ?? "[]"));
-    return {
-      search: labelOf(stored),
-      seed: stored.provenance.trial.seed,
-      layers: layers.map(({ graph, ...layer }) => ({
-        ...layer,
-        latex: latex(graph),
-        equals: simplification(graph, KNOWN).equivalences.map(describeEquivalence),
-        graph,
-      })),
-    };
-  });
-  return `${JSON.stringify(found, null, 1)}\n`;
-}
+const foundOf = ({ provenance: { notes } }: StoredTrial): FoundLayer[] =>
+  JSON.parse(String(notes["found layers"] ?? "[]"));
 
 /** One column for each anchor of any search: a table's rows have the same columns. */
 const columns = (title: string, scores: Readonly<Record<string, number>>) =>

@@ -9,7 +9,7 @@ import type { Experiment } from "../../lib/experiment/mod.ts";
 import { candidates, fetchImages, prepare } from "./_search_candidate.ts";
 import { searchClaims, searchFigures, searchTables } from "./_search_results.ts";
 import { SETTINGS } from "./_search_settings.ts";
-import { isSearch, layersJson } from "./_search_views.ts";
+import { isSearch, layerFiles } from "./_search_views.ts";
 import { publishedTrials, runSearchTrial, searchTrials } from "./_search_trial.ts";
 
 /** What searches are compared with. */
@@ -73,19 +73,23 @@ of the task: layers that train fast in small networks, not necessarily those tha
   tables: searchTables,
   figures: searchFigures,
   claims: searchClaims,
-  files: ({ trials }) => ({ "layers.json": layersJson(trials.filter(isSearch)) }),
+  files: ({ trials }) => layerFiles(trials.filter(isSearch)),
 };
 
 // What the command `search` is made of.
+export {
+  bestLayers,
+  type FoundLayer,
+  foundLayers,
+  type LayerEntry,
+  layerEntry,
+  layersText,
+} from "./_found_layers.ts";
 export { candidates, fetchImages } from "./_search_candidate.ts";
 export { ArrowJournal, readRecords, writeHistory } from "./_search_journal.ts";
 export {
-  bestLayers,
-  byAnchor,
   CONSTRAINTS,
   criterionOf,
-  describeLayer,
-  type FoundLayer,
   namesOf,
   progressWords,
   searchOptions,

@@ -1,5 +1,5 @@
 import { mkdirSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { ColumnTable } from "arquero";
 import { parquetWriteBuffer } from "hyparquet-writer";
 import { type Experiment, type ResultsView, storageError, writeAtomically } from "../experiment/mod.ts";
@@ -33,12 +33,12 @@ export async function writeArtifacts(
   const folder = join(resultsDir, ...experiment.id.split("/"), results.scale);
   const view = viewResults(experiment, results, results.scale);
   const written: string[] = [];
-  try {
-    for (const sub of ["figures", "tables"]) mkdirSync(join(folder, sub), { recursive: true });
-  } catch (error) {
-    throw storageError("make the folders of figures and tables", folder, error);
-  }
   for (const [path, content] of await artifacts(view)) {
+    try {
+      mkdirSync(dirname(join(folder, path)), { recursive: true });
+    } catch (error) {
+      throw storageError("make the folders of figures and tables", folder, error);
+    }
     writeAtomically(join(folder, path), content);
     written.push(join(folder, path));
   }

@@ -12,7 +12,7 @@ import {
   published,
   simplification,
 } from "../../lib/graph/mod.ts";
-import type { LayerEntry } from "../../tools/_search_layers.ts";
+import type { LayerEntry } from "../../experiments/evonorm/search.ts";
 import { allGone, childrenOf, runCli, temporaryFolder } from "../experiment/_helpers.ts";
 import { fileURLToPath } from "node:url";
 

@@ -1,8 +1,10 @@
 /** Sampling runs for methods: q, k and v that drift over the steps, and every method with a mask and a schedule. */
 import * as tf from "@tensorflow/tfjs";
 import {
+  band,
   ditfastattn,
   fittedGain,
+  frameBand,
   fullAttention,
   gainCalibration,
   type Mask,
@@ -19,11 +21,23 @@ import {
   windowOnly,
 } from "../../lib/attention/mod.ts";
 import { stream } from "../../lib/tensor/mod.ts";
+import { randomMask } from "./_random.ts";
 
 /** Two layers, a guided batch, 20 steps of the schedule for PixArt. */
 export const context = { layers: 2, batch: 2, heads: 2, tokens: 20, dim: 8, steps: 20 };
 
 export const schedule = publishedSchedule("pixart");
+
+/** Masks with empty, full and other rows, shared by heads and not; and those of images and videos. */
+export const masks: Mask[] = [
+  randomMask(1, [context.tokens, context.tokens], null, 0.3),
+  randomMask(2, [context.tokens, context.tokens], context.heads, 0.2),
+  band(context.tokens, 2),
+  frameBand({ text: 4, frames: 4, frameTokens: 4, half: 1 }),
+];
+
+/** float32, on numbers of order 1. */
+export const TOLERANCE = 5e-6;
 
 export type Inputs = [q: tf.Tensor4D, k: tf.Tensor4D, v: tf.Tensor4D];
 
@@ -87,6 +101,17 @@ export function apart(a: ArrayLike<number>, b: ArrayLike<number>): number {
     most = Number.isNaN(distance) ? Infinity : Math.max(most, distance);
   }
   return most;
+}
+
+/** A method's calls in {@linkcode context}, as a share of full attention's, if the mask keeps `kept`. */
+export function callShare(method: Method, kept: number): number {
+  const { layers, steps } = context;
+  const calls = Array.from(
+    { length: layers * steps },
+    (_, index) => method.calls({ layer: index % layers, step: Math.floor(index / layers) }),
+  );
+  return calls.reduce((sum, { dense, sparse, share }) => sum + (dense + sparse * kept) * share, 0) /
+    calls.length;
 }
 
 /** A plan that uses each choice, for two layers and 20 steps. */

@@ -9,7 +9,6 @@ import {
   ditfastattn,
   ditfastattnTrial,
   type Method,
-  methodCost,
   type MethodState,
   type PlanChoice,
   planLoss,
@@ -18,15 +17,23 @@ import {
   searchPlan,
 } from "../../lib/attention/mod.ts";
 import { useBackend } from "../../lib/tensor/mod.ts";
-import { apart, context, type Inputs, inputsAt, plan, sample, schedule, values } from "./_sampling.ts";
+import {
+  apart,
+  callShare,
+  context,
+  type Inputs,
+  inputsAt,
+  plan,
+  sample,
+  schedule,
+  TOLERANCE,
+  values,
+} from "./_sampling.ts";
 
 await useBackend("wasm");
 
 const mask = band(context.tokens, 2);
 const single = { ...context, layers: 1 };
-
-/** float32, on numbers of order 1. */
-const TOLERANCE = 5e-6;
 
 /** One layer that does `choices`, over as many steps. */
 async function outputsOf(
@@ -56,7 +63,7 @@ Deno.test("a plan of full attention and residual windows is residual sharing on 
   const a = await sample(planned, planned.begin(context), "plan");
   const b = await sample(shared, shared.begin(context), "plan");
   a.outputs.forEach((output, i) => assert.ok(apart(output, b.outputs[i]!) < TOLERANCE));
-  assert.equal(methodCost(planned, context, 1 / 32), methodCost(shared, context, 1 / 32));
+  assert.equal(callShare(planned, 1 / 32), callShare(shared, 1 / 32));
 });
 
 Deno.test("shared halves are the conditional half twice, and shared outputs the latest ones", async () => {

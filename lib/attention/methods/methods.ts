@@ -2,7 +2,6 @@
  * Attention methods over a sampling run, each a {@linkcode Method}: full attention, a mask alone, output sharing, DiTFastAttn (on a schedule and
  * by its greedy plan), Re-ttention, and the kit's own fitted gain.
  */
-export { methodCost } from "./cost.ts";
 export { fittedGain, type FittedGainOptions } from "./fitted_gain.ts";
 export { fitGains, gainCalibration } from "./gain_calibration.ts";
 export {

@@ -1,5 +1,7 @@
 /** The kit's own attention kernels, by backend. */
 import type * as tf from "@tensorflow/tfjs";
+import { attendKernel as attendOnWasm, kernelTile as wasmTile } from "./_wasm_attend.ts";
+import { attendKernel as attendOnWebgpu, kernelTile as webgpuTile } from "./_webgpu_attend.ts";
 import type { Attended, TileList } from "./types.ts";
 
 /** What a kernel is told, beside q, k and v. */
@@ -24,4 +26,7 @@ export interface Kernel {
 export const mostDim = 128;
 
 /** Backends without an entry have no kernel. */
-export const kernels: Readonly<Record<string, Kernel | undefined>> = {};
+export const kernels: Readonly<Record<string, Kernel | undefined>> = {
+  wasm: { tile: wasmTile, attend: attendOnWasm },
+  webgpu: { tile: webgpuTile, attend: attendOnWebgpu },
+};

@@ -14,15 +14,18 @@ export function product(a: tf.Tensor4D, b: tf.Tensor4D, transposed = false): tf.
     const [outer, rows, m] = a.shape;
     const n = right.shape[3];
     const count = outer * rows;
-    const single = (x: tf.Tensor4D, i: number): tf.Tensor2D => {
-      const [, , height, width] = x.shape;
-      if (count === 1) return tf.reshape(x, [height, width]);
-      const flat = tf.reshape<tf.Rank.R3>(x, [count, height, width]);
-      return tf.reshape(tf.slice(flat, [i, 0, 0], [1, height, width]), [height, width]);
-    };
-    const products = Array.from({ length: count }, (_, i) => tf.matMul(single(a, i), single(right, i)));
+    const [lefts, rights] = [matrices(a), matrices(right)];
+    const products = lefts.map((left, i) => tf.matMul(left, rights[i]!));
     return tf.reshape(count === 1 ? products[0]! : tf.concat(products, 0), [outer, rows, m, n]);
   });
+}
+
+/** The single matrices of a batch. */
+function matrices(x: tf.Tensor4D): tf.Tensor2D[] {
+  const [outer, rows, height, width] = x.shape;
+  if (outer * rows === 1) return [tf.reshape(x, [height, width])];
+  const flat = tf.reshape<tf.Rank.R2>(x, [outer * rows * height, width]);
+  return Array.from({ length: outer * rows }, (_, i) => tf.slice(flat, [i * height, 0], [height, width]));
 }
 
 /** [outer, rows, n, d] -> [outer, rows, d, n]. */

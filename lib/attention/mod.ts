@@ -1,7 +1,25 @@
 /**
- * Attention with its statistics.
+ * # attention: sparse attention with its statistics
+ *
+ * {@linkcode attend} is the one operator: softmax attention of queries to the keys that a mask keeps, with the log-sum-exp of each row
+ * (the statistic that Re-ttention reshapes, arXiv 2505.22918) and, in the same pass, `rho * O + residual`. It skips what the mask drops
+ * and never holds all scores, has gradients on every backend, and runs as the kit's own kernel on `wasm` and `webgpu`.
+ *
+ * A **mask** is a value that says which keys each query sees, row by row, and labels itself: {@linkcode band}, {@linkcode frameBand} for
+ * video with dense text, {@linkcode tileWindow}, {@linkcode blockMask}, {@linkcode elementMask}, or any rows ({@linkcode maskOfRows}).
+ * What it costs follows from the tiles that it touches, {@linkcode occupancy}, and these from the order of the tokens: a **layout**
+ * ({@linkcode tileLayout}, {@linkcode tokenMajorLayout}) is applied once around a model.
+ *
+ * This room imports only `tensor` and `wasm`.
  *
  * @module
  */
 export { attend } from "./attend.ts";
 export type { Attended, AttendOptions, Implementation, Mask, TileList } from "./types.ts";
+export * from "./masks.ts";
+export * from "./tiles.ts";
+export * from "./layouts.ts";
+export * from "./draw.ts";
+export * from "./cost.ts";
+export * from "./methods/methods.ts";
+export * from "./selection/mod.ts";

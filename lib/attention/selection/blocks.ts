@@ -1,5 +1,6 @@
 /** Blocks of queries x keys: pooled scores, which blocks to keep, the mask that they are. */
 import * as tf from "@tensorflow/tfjs";
+import { product } from "../_products.ts";
 import { requireSizes } from "../_sizes.ts";
 import { blockMask, maskOfRows } from "../masks.ts";
 import type { Mask } from "../types.ts";
@@ -61,7 +62,7 @@ export async function topBlocks(
   requireSizes(what, { block });
   requireRule(what, rule);
   const pooled = tf.tidy(() => {
-    const scores = tf.matMul(poolMean(q, block), poolMean(k, block), false, true);
+    const scores = meanProducts(poolMean(q, block), poolMean(k, block));
     return tf.softmax(tf.mul(scores, 1 / Math.sqrt(dim)));
   });
   const scores = await read(pooled);
@@ -139,6 +140,11 @@ export function poolMean(x: tf.Tensor4D, block: number, divisor: "count" | "bloc
     if (divisor === "count") counts[blocks - 1] = tokens - (blocks - 1) * block;
     return tf.div(sums, tf.tensor3d(counts, [1, blocks, 1]));
   });
+}
+
+/** Mean q . mean k, [batch x heads, blocks of queries, blocks of keys]. */
+export function meanProducts(q: tf.Tensor3D, k: tf.Tensor3D): tf.Tensor3D {
+  return tf.tidy(() => tf.squeeze(product(tf.expandDims(q), tf.expandDims(k), true), [0]));
 }
 
 /** [batch x heads, blocks, block, dim], zeros after the last token. */

@@ -8,6 +8,7 @@ import { requireOneOf, requireTensors } from "./_inputs.ts";
 import {
   blockMapMask,
   type BlockSelection,
+  meanProducts,
   poolMean,
   read,
   requireRule,
@@ -48,7 +49,7 @@ export async function minferenceBlocks(
   requireRule(what, rule);
   const divisor = pooling === "true_mean" ? "count" : "block";
   const scores = await read(
-    tf.tidy(() => tf.matMul(poolMean(q, block, divisor), poolMean(k, block, divisor), false, true)),
+    tf.tidy(() => meanProducts(poolMean(q, block, divisor), poolMean(k, block, divisor))),
   );
   const rows = Math.ceil(tokens / block);
   if (causal) {

@@ -6,7 +6,7 @@ import * as tf from "@tensorflow/tfjs";
 import { requireSizes } from "../_sizes.ts";
 import { requireOneOf, requireShares, requireTensors } from "./_inputs.ts";
 import { keepLargest, keepMass } from "./_rank.ts";
-import { blockMapMask, type BlockSelection, poolMean, read } from "./blocks.ts";
+import { blockMapMask, type BlockSelection, meanProducts, poolMean, read } from "./blocks.ts";
 
 /** Settings of {@link spargeAttention}. */
 export type SpargeAttentionSettings =
@@ -74,7 +74,7 @@ export async function spargeAttention(
   const similarQueries = await selfSimilarity(q, blockQueries);
   const similarKeys = await selfSimilarity(k, blockKeys);
   const pooled = await read(tf.tidy(() => {
-    const scores = tf.matMul(poolMean(q, blockQueries), poolMean(k, blockKeys), false, true);
+    const scores = meanProducts(poolMean(q, blockQueries), poolMean(k, blockKeys));
     return tf.mul(scores, 1 / Math.sqrt(dim));
   }));
   const grid = { heads: batch * heads, queries: tokens, keys: tokens, blockQueries, blockKeys };
@@ -109,7 +109,9 @@ export async function spargeAttention(
 /** The mean cosine of all pairs of tokens of each block, |mean of u|^2 with u = x / |x|: [batch x heads, blocks]. */
 function selfSimilarity(x: tf.Tensor4D, block: number): Promise<Float32Array> {
   return read(tf.tidy(() => {
-    const directions = tf.divNoNan(x, tf.norm(x, "euclidean", -1, true)) as tf.Tensor4D;
+    const lengths = tf.sqrt(tf.sum(tf.square(x), -1, true));
+    // A token of zeros has no direction, and is like no other.
+    const directions = tf.div(x, tf.maximum(lengths, 1e-30)) as tf.Tensor4D;
     return tf.sum(tf.square(poolMean(directions, block)), -1);
   }));
 }

@@ -4,6 +4,7 @@
  */
 import * as tf from "@tensorflow/tfjs";
 import { pushInterval, unionOf } from "../_intervals.ts";
+import { product } from "../_products.ts";
 import { contentHash, requireSizes } from "../_sizes.ts";
 import { maskOfRows } from "../masks.ts";
 import type { Mask } from "../types.ts";
@@ -120,14 +121,17 @@ function attentionOf(
 ): Promise<Float32Array> {
   return read(tf.tidy(() => {
     const [batch, heads, tokens] = q.shape;
-    const one = (x: tf.Tensor4D) =>
-      tf.reshape(tf.slice(tf.reshape(x, [batch * heads, tokens, dim]), [head, 0, 0], [1, tokens, dim]), [
+    const one = (x: tf.Tensor4D): tf.Tensor4D =>
+      tf.slice<tf.Rank.R4, tf.Tensor4D>(tf.reshape(x, [1, batch * heads, tokens, dim]), [0, head, 0, 0], [
+        1,
+        1,
         tokens,
         dim,
-      ]) as tf.Tensor2D;
-    const scores = tf.mul(
-      tf.matMul(tf.gather(one(q), tf.tensor1d(queries, "int32")), one(k), false, true),
-      1 / Math.sqrt(dim),
+      ]);
+    const some = tf.gather(one(q), tf.tensor1d(queries, "int32"), 2);
+    const scores = tf.reshape(
+      tf.mul(product(some, one(k), true), 1 / Math.sqrt(dim)),
+      [queries.length, tokens],
     );
     if (!causal) return tf.softmax(scores);
     const after = tf.greater(

@@ -3,6 +3,7 @@
  * anti-diagonals.
  */
 import * as tf from "@tensorflow/tfjs";
+import { product, swapped } from "../_products.ts";
 import { requireSizes } from "../_sizes.ts";
 import { requireShares, requireTensors } from "./_inputs.ts";
 import { keepMass } from "./_rank.ts";
@@ -94,14 +95,10 @@ async function antiDiagonalSums(q: tf.Tensor4D, k: tf.Tensor4D, cut: Cut): Promi
   const [batch, heads, tokens, dim] = q.shape;
   const [count, width, slots] = [batch * heads, stride * dim, block / stride];
   const used = Math.ceil(tokens / stride);
-  const keys = tf.tidy(() => {
-    const joined = tf.reshape(intoBlocks(k, stride), [count, used, width]);
-    return tf.pad(joined, [[0, 0], [0, columns * slots - used], [0, 0]]);
-  });
-  const queries = tf.tidy(() => {
-    const joined = tf.reshape(tf.reverse(intoBlocks(q, stride), 2), [count, used, width]);
-    return tf.pad(joined, [[0, 0], [0, rows * slots - used], [0, 0]]);
-  });
+  const places = (blocks: tf.Tensor4D, padded: number): tf.Tensor4D =>
+    tf.pad(tf.reshape(blocks, [1, count, used, width]), [[0, 0], [0, 0], [0, padded - used], [0, 0]]);
+  const keys = tf.tidy(() => swapped(places(intoBlocks(k, stride), columns * slots)));
+  const queries = tf.tidy(() => places(tf.reverse(intoBlocks(q, stride), 2), rows * slots));
   // Places without any token: as keys far below the others unless they count, as queries without a sum.
   const unseen = Float32Array.from(
     { length: columns * slots },
@@ -114,8 +111,8 @@ async function antiDiagonalSums(q: tf.Tensor4D, k: tf.Tensor4D, cut: Cut): Promi
     for (let row = 0; row < rows; row += atOnce) {
       const some = Math.min(atOnce, rows - row);
       const part = await read(tf.tidy(() => {
-        const chunk = tf.slice(queries, [0, row * slots, 0], [count, some * slots, width]);
-        const scores = tf.mul(tf.matMul(chunk, keys, false, true), 1 / (Math.sqrt(dim) * stride));
+        const chunk = tf.slice(queries, [0, 0, row * slots, 0], [1, count, some * slots, width]);
+        const scores = tf.mul(product(chunk, keys), 1 / (Math.sqrt(dim) * stride));
         const shares = tf.softmax(tf.add(scores, tf.tensor1d(unseen)));
         const perPlace = tf.sum(tf.reshape(shares, [count, some * slots, columns, slots]), -1);
         const counted = tf.mul(

@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { keepLargest, keepMass } from "../../lib/attention/selection/_rank.ts";
 import * as rivals from "../../lib/attention/selection/mod.ts";
 import type { BlockMap, BlockSelection, Selection } from "../../lib/attention/selection/mod.ts";
+import { layout, tokenMajorLayout } from "../../lib/attention/layouts.ts";
 import { keptShare } from "../../lib/attention/tiles.ts";
 import { availableBackends, type BackendName, useBackend } from "../../lib/tensor/mod.ts";
 import { checkRivals } from "../../tools/golden/rivals.ts";
@@ -582,6 +583,43 @@ test("sliding tiles: the window of tiles in the order of the model", () => {
   assert.equal(keptShare(mask), 27 / 125);
   tf.dispose(inputs);
 });
+
+test("attendSelection: gradients go through layouts, one for all heads or one for each", () => {
+  const shape = { text: 6, frames: 2, frameTokens: 45 };
+  const inputs = structured("gradients", [2, 2, 96, 8]);
+  const weights = draw("weights", [2, 2, 96, 8]);
+  const { tokenAt } = tokenMajorLayout(shape);
+  const temporal = [false, true, true, false];
+  const places = temporal.flatMap((major, head) =>
+    Array.from(tokenAt, (token, place) => head * 96 + (major ? token : place))
+  );
+  const perHead = { layout: layout(places), mask: rivals.videoGenMask(shape, 20) };
+  const shared = rivals.radialAttention({ ...shape, textFirst: true, block: 8, decay: 0.1 });
+  assert.ok(keptShare(shared.mask) < 0.9);
+  for (const selection of [perHead, shared]) {
+    const sees = seesOf(selection, 4);
+    const expected = tf.grads((q, k, v) => tf.sum(tf.mul(softmaxOf(q, k, v, sees), weights)))(inputs);
+    const measured = tf.grads((...qkv) =>
+      tf.sum(tf.mul(rivals.attendSelection(...qkv as Triple, selection).output, weights))
+    )(inputs);
+    measured.forEach((gradient, index) =>
+      assertNear(gradient.dataSync(), expected[index]!.dataSync(), `gradient ${"qkv"[index]}`)
+    );
+    tf.dispose([...expected, ...measured]);
+  }
+  tf.dispose([...inputs, weights]);
+});
+
+/** Attention in plain operations, differentiable. */
+function softmaxOf(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, sees: Sees): tf.Tensor {
+  const [batch, heads, tokens, dim] = q.shape as [number, number, number, number];
+  const dropped = Float32Array.from({ length: batch * heads * tokens ** 2 }, (_, index) => {
+    const [row, j] = [Math.floor(index / tokens), index % tokens];
+    return sees(Math.floor(row / tokens), row % tokens, j) ? 0 : -1e30;
+  });
+  const scores = tf.mul(tf.matMul(q, k, false, true), 1 / Math.sqrt(dim));
+  return tf.matMul(tf.softmax(tf.add(scores, tf.tensor4d(dropped, [batch, heads, tokens, tokens]))), v);
+}
 
 test("rivals: bad input is refused before any work", async () => {
   const [q, short, flat] = [draw("q", [1, 2, 64, 8]), draw("k", [1, 2, 32, 8]), tf.zeros([2, 64, 8])];

@@ -1,3 +1,4 @@
+/** Reference selections, and selections of blocks, columns and diagonals from the data. */
 import * as tf from "@tensorflow/tfjs";
 import assert from "node:assert/strict";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -6,12 +7,12 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { keepLargest, keepMass } from "../../lib/attention/selection/_rank.ts";
 import * as rivals from "../../lib/attention/selection/mod.ts";
-import type { BlockMap, BlockSelection, Selection } from "../../lib/attention/selection/mod.ts";
-import { layout, tokenMajorLayout } from "../../lib/attention/layouts.ts";
+import type { BlockSelection } from "../../lib/attention/selection/mod.ts";
 import { keptShare } from "../../lib/attention/tiles.ts";
 import { availableBackends, type BackendName, useBackend } from "../../lib/tensor/mod.ts";
 import { checkRivals } from "../../tools/golden/rivals.ts";
 import { draw, draws } from "./_random.ts";
+import { assertAttends, assertNear, rowsOf, seesBlocks, seesOf, structured, test } from "./_selections.ts";
 
 const golden = fileURLToPath(new URL("../golden/diffusion/rivals", import.meta.url));
 
@@ -35,16 +36,6 @@ for (const [backend, reason] of await availableBackends({ allowSoftware: true })
   }
 }
 
-/** A test on the wasm backend that leaves no tensor behind. */
-function test(name: string, fn: () => void | Promise<void>): void {
-  Deno.test(name, async () => {
-    await useBackend("wasm");
-    const before = tf.memory().numTensors;
-    await fn();
-    assert.equal(tf.memory().numTensors, before);
-  });
-}
-
 test("rivals: a wrong reference is a miss, and one on its threshold is left out", async () => {
   const folder = await mkdtemp(join(tmpdir(), "rivals-"));
   await cp(golden, folder, { recursive: true });
@@ -62,106 +53,6 @@ test("rivals: a wrong reference is a miss, and one on its threshold is left out"
   assert.match(skipped[1]!, /^minference n448.zero_padded_mean.top3: 1e-9 from its threshold/);
   await rm(folder, { recursive: true });
 });
-
-/** Whether head `head` (of batch x heads) lets query i see key j, tokens of the model. */
-type Sees = (head: number, i: number, j: number) => boolean;
-
-/** What a selection says of tokens in the order of the model. */
-function seesOf({ mask, layout }: Selection, heads: number): Sees {
-  const { queries } = mask;
-  const flags = Array.from({ length: heads * queries }, (_, row) => {
-    const kept = new Uint8Array(mask.keys);
-    const bounds = mask.intervals(row % queries, Math.floor(row / queries));
-    for (let i = 0; i < bounds.length; i += 2) {
-      assert.ok(
-        bounds[i]! < bounds[i + 1]! && bounds[i]! > (bounds[i - 1] ?? -1) && bounds[i + 1]! <= mask.keys,
-      );
-      kept.fill(1, bounds[i], bounds[i + 1]);
-    }
-    return kept;
-  });
-  const place = (head: number, token: number) => {
-    if (!layout) return token;
-    if (layout.tokens === queries) return layout.placeOf[token]!;
-    return layout.placeOf[head * queries + token]! - head * queries;
-  };
-  return (head, i, j) => flags[head * queries + place(head, i)]![place(head, j)] === 1;
-}
-
-/** Attention as a plain loop in float64: output [batch x heads x tokens x dim] and log-sum-exp. */
-function plain(
-  q: tf.Tensor4D,
-  k: tf.Tensor4D,
-  v: tf.Tensor4D,
-  sees: Sees,
-): { output: number[]; lse: number[] } {
-  const [batch, heads, tokens, dim] = q.shape;
-  const [Q, K, V] = [q, k, v].map((x) => x.dataSync()) as [Float32Array, Float32Array, Float32Array];
-  const [output, lse]: [number[], number[]] = [[], []];
-  for (let row = 0; row < batch * heads * tokens; row++) {
-    const [head, i] = [Math.floor(row / tokens), row % tokens];
-    const sums = new Float64Array(dim);
-    let total = 0;
-    for (let j = 0; j < tokens; j++) {
-      if (!sees(head, i, j)) continue;
-      let score = 0;
-      for (let c = 0; c < dim; c++) score += Q[row * dim + c]! * K[(head * tokens + j) * dim + c]!;
-      const power = Math.exp(score / Math.sqrt(dim));
-      total += power;
-      for (let c = 0; c < dim; c++) sums[c]! += power * V[(head * tokens + j) * dim + c]!;
-    }
-    output.push(...sums.map((sum) => total > 0 ? sum / total : 0));
-    lse.push(Math.log(total));
-  }
-  return { output, lse };
-}
-
-/** Float32 softmax and products of normal numbers over at most some hundred keys, against float64. */
-const ROUNDING = 1e-5;
-
-function assertNear(measured: ArrayLike<number>, expected: ArrayLike<number>, what: string): void {
-  assert.equal(measured.length, expected.length);
-  for (let i = 0; i < expected.length; i++) {
-    const [a, b] = [measured[i]!, expected[i]!];
-    assert.ok(a === b || Math.abs(a - b) <= ROUNDING * (1 + Math.abs(b)), `${what} ${i}: ${a}, not ${b}`);
-  }
-}
-
-/** Attention by a selection, with statistics and with the epilogue, against plain loops. */
-function assertAttends(selection: Selection, [q, k, v]: Triple, sees: Sees): void {
-  const [batch, heads, tokens] = q.shape;
-  const expected = plain(q, k, v, sees);
-  tf.tidy(() => {
-    const { output, lse } = rivals.attendSelection(q, k, v, selection, { lse: true });
-    assert.deepEqual(output.shape, q.shape);
-    assert.deepEqual(lse!.shape, [batch, heads, tokens]);
-    assertNear(output.dataSync(), expected.output, "output");
-    assertNear(lse!.dataSync(), expected.lse, "lse");
-    const rho = tf.tensor3d(draws("rho").uniform(lse!.size), [batch, heads, tokens]);
-    const epilogue = { rho, residual: k };
-    const used = rivals.attendSelection(q, k, v, selection, { epilogue });
-    assert.equal(used.lse, null);
-    assertNear(
-      used.output.dataSync(),
-      tf.add(tf.mul(tf.tensor4d(expected.output, q.shape), tf.expandDims(rho, -1)), k).dataSync(),
-      "with epilogue",
-    );
-  });
-}
-
-type Triple = [tf.Tensor4D, tf.Tensor4D, tf.Tensor4D];
-
-/** Inputs with structure: neighbouring tokens are alike, so that blocks differ. */
-function structured(name: string, shape: [number, number, number, number]): Triple {
-  const [, , tokens, dim] = shape;
-  const wave = Float32Array.from({ length: tokens * dim }, (_, index) => {
-    const [token, channel] = [Math.floor(index / dim), index % dim];
-    return Math.cos(token * 0.11 / (1 + channel % 4) + 0.7 * channel);
-  });
-  return ["q", "k", "v"].map((part) =>
-    tf.tidy(() => tf.add(draw(`${name} ${part}`, shape), tf.tensor4d(wave, [1, 1, tokens, dim])))
-  ) as Triple;
-}
 
 test("keepLargest: the count largest, of equal ones the first, never -Infinity or NaN", () => {
   const random = draws("keepLargest");
@@ -231,23 +122,6 @@ function pooledScores(q: tf.Tensor4D, k: tf.Tensor4D, block: number): number[][]
   return Q.map((rows, head) =>
     rows.map((row) => K[head]!.map((column) => row.reduce((sum, value, c) => sum + value * column[c]!, 0)))
   );
-}
-
-/** A row of flags for each row of blocks, head after head. */
-function rowsOf({ kept, keys, blockKeys }: BlockMap): boolean[][] {
-  const columns = Math.ceil(keys / blockKeys);
-  return Array.from(
-    { length: kept.length / columns },
-    (_, row) => Array.from(kept.subarray(row * columns, (row + 1) * columns), Boolean),
-  );
-}
-
-/** Tokens see each other where their blocks are kept. */
-function seesBlocks(map: BlockMap): Sees {
-  const [rows, columns] = [Math.ceil(map.queries / map.blockQueries), Math.ceil(map.keys / map.blockKeys)];
-  return (head, i, j) =>
-    map.kept[(head * rows + Math.floor(i / map.blockQueries)) * columns + Math.floor(j / map.blockKeys)] ===
-      1;
 }
 
 test("top blocks: the number or share of blocks asked for, and those are the best", async () => {
@@ -354,62 +228,6 @@ test("vertical-slash: kept columns and diagonals are seen whole, in both forms",
   tf.dispose(inputs);
 });
 
-/** One channel marks what a token is alike with; strong, so that attention is all there. */
-function alike(tokens: number, dim: number, kind: (token: number) => number): Float32Array {
-  return Float32Array.from({ length: tokens * dim }, (_, index) => {
-    const angle = kind(Math.floor(index / dim)) * 2.399963 * (1 + index % dim >> 1);
-    return 3 * (index % 2 ? Math.sin(angle) : Math.cos(angle));
-  });
-}
-
-test("Sparse VideoGen: heads get their kind; temporal ones see their place in all frames", async () => {
-  const shape = { text: 10, frames: 6, frameTokens: 192 };
-  const tokens = 10 + 6 * 192;
-  const frame = (token: number) => token < 10 ? -1 : Math.floor((token - 10) / 192);
-  const place = (token: number) => token < 10 ? -1 : (token - 10) % 192;
-  const twice = (x: Float32Array[]) => tf.tensor4d(x.flatMap((head) => [...head]), [1, 2, tokens, 16]);
-  const q = twice([alike(tokens, 16, place), alike(tokens, 16, frame)]);
-  const v = draw("video v", [1, 2, tokens, 16]);
-  const settings = { ...shape, density: 0.3, seed: 3 };
-  const selection = await rivals.sparseVideoGen(q, q, v, settings);
-  assert.deepEqual([...selection.choice], [1, 0]);
-  assert.equal(selection.band, Math.floor(rivals.videoGenWidth(0.3, shape) * 192 / 128) * 128);
-  assert.ok(keptShare(selection.mask) <= 0.3);
-  const major = (token: number) => token < 10 ? token : 10 + place(token) * 6 + frame(token);
-  const sees: Sees = (head, i, j) => {
-    const distance = head === 0 ? Math.abs(major(i) - major(j)) : Math.abs(i - j);
-    return i < 10 || j < 10 || distance < selection.band;
-  };
-  assertAttends(selection, [q, q, v], sees);
-  // The same draw for the same seed, another for another.
-  const { rows } = await rivals.chooseHeads(q, q, v, { ...shape, seed: 3 });
-  assert.deepEqual(rows, selection.rows);
-  assert.notDeepEqual((await rivals.chooseHeads(q, q, v, { ...shape, seed: 4 })).rows, rows);
-  // Officially a text query makes every head temporal.
-  const official = await rivals.chooseHeads(q, q, v, {
-    ...shape,
-    textRule: "official",
-    rows: Int32Array.of(600, 3),
-  });
-  assert.deepEqual([...official.choice], [1, 1]);
-  assert.ok(
-    official.errors.subarray(2).every(Number.isNaN) && !official.errors.subarray(0, 2).some(Number.isNaN),
-  );
-  tf.dispose([q, v]);
-});
-
-test("Sparse VideoGen: what is kept is below the density asked for; an image is one frame", () => {
-  for (const density of [0.1, 0.25, 0.6, 1]) {
-    const shape = { frames: 5, frameTokens: 700, text: 30 };
-    const share = keptShare(rivals.videoGenMask(shape, rivals.videoGenBand(density, shape)));
-    // Less 128 tokens on either side, and the text counted once where rows and columns cross.
-    assert.ok(share <= density && share > density - 2 * 128 / 3530 - 30 / 3530, `${share} for ${density}`);
-  }
-  const image = { frames: 1, frameTokens: 1024 };
-  assert.equal(rivals.videoGenBand(0.25, image), 128);
-  assert.equal(keptShare(rivals.videoGenMask(image, 1024)), 1);
-});
-
 test("SpargeAttn: unlike blocks are kept whole; the rest holds the mass asked for", async () => {
   const inputs = structured("sparge", [2, 1, 300, 8]);
   const [q, k] = inputs;
@@ -500,175 +318,4 @@ test("XAttention: sums of every few anti-diagonals, cut into rows of blocks or n
     assert.ok(sum < 7.9 && sum > 1, `${sum} of 8`);
   }
   tf.dispose(inputs);
-});
-
-test("radial: blocks as the dense mask has them, text behind wherever it comes", () => {
-  for (
-    const { frames, frameTokens, block, decay, model, text } of [
-      { frames: 7, frameTokens: 40, block: 16, decay: 0.5, model: "hunyuan", text: 8 },
-      { frames: 5, frameTokens: 33, block: 16, decay: 1, model: "wan", text: 0 },
-      { frames: 4, frameTokens: 300, block: 32, decay: 0.25, model: "hunyuan", text: 21 },
-    ] as const
-  ) {
-    const settings = { frames, frameTokens, block, decay, model, text };
-    const { blocks, layout } = rivals.radialAttention(settings);
-    assert.equal(layout, null);
-    const video = frames * frameTokens;
-    const size = Math.ceil((video + text) / block);
-    const kept = new Uint8Array(size * size);
-    const whole = Math.floor(video / block);
-    for (let i = 0; i < size; i++) {
-      for (let j = 0; j < size; j++) if (i >= whole || j >= whole) kept[i * size + j] = 1;
-    }
-    for (let a = 0; a < frames; a++) {
-      for (let b = 0; b < frames; b++) {
-        const distance = Math.abs(a - b);
-        const all = model === "wan" && b === 0;
-        const bits = frameTokens.toString(2).length - (distance ? distance.toString(2).length : 0);
-        const width = distance <= 1 || all ? frameTokens : Math.max(block, 2 ** bits * decay);
-        if (!all && 2 ** bits < 128 && distance % Math.floor(128 / 2 ** bits) !== 0) continue;
-        const [top, left] = [Math.floor(a * frameTokens / block), Math.floor(b * frameTokens / block)];
-        for (let i = top; i < top + Math.ceil(frameTokens / block); i++) {
-          for (let j = left; j < left + Math.ceil(frameTokens / block); j++) {
-            let [some, many] = [0, 0];
-            for (let y = j * block; y < (j + 1) * block; y++) {
-              let count = 0;
-              for (let x = i * block; x < (i + 1) * block; x++) {
-                const inside = Math.floor(x / frameTokens) === a && Math.floor(y / frameTokens) === b;
-                if (inside && Math.abs(x % frameTokens - y % frameTokens) <= width) count++;
-              }
-              if (count > 0) some++;
-              if (count / block > 1 / 3) many++;
-            }
-            if (some > 0 && many / some > 0.6 && i < size && j < size) kept[i * size + j] = 1;
-          }
-        }
-      }
-    }
-    assert.deepEqual(blocks.kept, kept);
-  }
-  const inputs = structured("radial", [2, 1, 208, 8]);
-  const settings = { frames: 5, frameTokens: 40, block: 16, decay: 0.5, text: 8 };
-  const { blocks } = rivals.radialAttention(settings);
-  const sees = seesBlocks(blocks);
-  const behind = (token: number) => (token + 200) % 208;
-  assertAttends(rivals.radialAttention(settings), inputs, (_, i, j) => sees(0, i, j));
-  assertAttends(
-    rivals.radialAttention({ ...settings, textFirst: true }),
-    inputs,
-    (_, i, j) => sees(0, behind(i), behind(j)),
-  );
-  tf.dispose(inputs);
-});
-
-test("sliding tiles: the window of tiles in the order of the model", () => {
-  const settings = { canvas: [4, 6, 8], tile: [2, 2, 4], window: [1, 3, 1], text: 7 } as const;
-  const inputs = structured("tiles", [1, 2, 199, 8]);
-  for (const textFirst of [false, true]) {
-    const coordinates = (token: number) => {
-      const raster = textFirst ? token - 7 : token;
-      if (raster < 0 || raster >= 192) return null;
-      return [Math.floor(raster / 48) >> 1, Math.floor(raster / 8) % 6 >> 1, raster % 8 >> 2] as const;
-    };
-    const sees: Sees = (_, i, j) => {
-      const [a, b] = [coordinates(i), coordinates(j)];
-      if (!a || !b) return true;
-      // The window of three rows of tiles is all of them, from each of the three.
-      return a[0] === b[0] && a[2] === b[2];
-    };
-    assertAttends(rivals.slidingTiles({ ...settings, textFirst }), inputs, sees);
-  }
-  const { mask } = rivals.slidingTiles({ canvas: [5, 5, 5], tile: [1, 1, 1], window: [3, 3, 3] });
-  // Moved inwards at the edges, the window is as large everywhere.
-  assert.equal(keptShare(mask), 27 / 125);
-  tf.dispose(inputs);
-});
-
-test("attendSelection: gradients go through layouts, one for all heads or one for each", () => {
-  const shape = { text: 6, frames: 2, frameTokens: 45 };
-  const inputs = structured("gradients", [2, 2, 96, 8]);
-  const weights = draw("weights", [2, 2, 96, 8]);
-  const { tokenAt } = tokenMajorLayout(shape);
-  const temporal = [false, true, true, false];
-  const places = temporal.flatMap((major, head) =>
-    Array.from(tokenAt, (token, place) => head * 96 + (major ? token : place))
-  );
-  const perHead = { layout: layout(places), mask: rivals.videoGenMask(shape, 20) };
-  const shared = rivals.radialAttention({ ...shape, textFirst: true, block: 8, decay: 0.1 });
-  assert.ok(keptShare(shared.mask) < 0.9);
-  for (const selection of [perHead, shared]) {
-    const sees = seesOf(selection, 4);
-    const expected = tf.grads((q, k, v) => tf.sum(tf.mul(softmaxOf(q, k, v, sees), weights)))(inputs);
-    const measured = tf.grads((...qkv) =>
-      tf.sum(tf.mul(rivals.attendSelection(...qkv as Triple, selection).output, weights))
-    )(inputs);
-    measured.forEach((gradient, index) =>
-      assertNear(gradient.dataSync(), expected[index]!.dataSync(), `gradient ${"qkv"[index]}`)
-    );
-    tf.dispose([...expected, ...measured]);
-  }
-  tf.dispose([...inputs, weights]);
-});
-
-/** Attention in plain operations, differentiable. */
-function softmaxOf(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, sees: Sees): tf.Tensor {
-  const [batch, heads, tokens, dim] = q.shape as [number, number, number, number];
-  const dropped = Float32Array.from({ length: batch * heads * tokens ** 2 }, (_, index) => {
-    const [row, j] = [Math.floor(index / tokens), index % tokens];
-    return sees(Math.floor(row / tokens), row % tokens, j) ? 0 : -1e30;
-  });
-  const scores = tf.mul(tf.matMul(q, k, false, true), 1 / Math.sqrt(dim));
-  return tf.matMul(tf.softmax(tf.add(scores, tf.tensor4d(dropped, [batch, heads, tokens, tokens]))), v);
-}
-
-test("rivals: bad input is refused before any work", async () => {
-  const [q, short, flat] = [draw("q", [1, 2, 64, 8]), draw("k", [1, 2, 32, 8]), tf.zeros([2, 64, 8])];
-  const no3 = flat as unknown as tf.Tensor4D;
-  const shape = { text: 4, frames: 3, frameTokens: 20 };
-  const cases: [() => unknown, RegExp][] = [
-    [
-      () => rivals.minferenceBlocks(q, short, { top: 1 }),
-      /'k' must be .* = \[1, 2, 64, 8\]: .* \[1, 2, 32, 8\]/,
-    ],
-    [() => rivals.minferenceBlocks(no3, q, { top: 1 }), /'q' must be \[batch, heads, tokens, dim\]/],
-    [() => rivals.minferenceBlocks(q, q, { top: 0 }), /'top' must be a whole number/],
-    [() => rivals.minferenceBlocks(q, q, { keep: 1.5 }), /'keep' must be above 0 and at most 1/],
-    [
-      () => rivals.minferenceBlocks(q, q, { top: 1, pooling: "mean" as "true_mean" }),
-      /'pooling' must be one of/,
-    ],
-    [() => rivals.topBlocks(q, q, { mass: 0 }), /'mass' must be above 0/],
-    [() => rivals.topBlocks(q, q, { mass: 0.5, rule: "over" as "reach" }), /'rule' must be one of/],
-    [() => rivals.topBlocks(q, q, { top: 1, block: 0.5 }), /'block' must be a whole number/],
-    [() => rivals.verticalSlash(q, q, { vertical: -1 }), /'vertical' must be a whole number/],
-    [() => rivals.spargeAttention(q, q, { mass: 2 }), /'mass' must be above 0 and at most 1/],
-    [() => rivals.spargeAttention(q, q, { mass: 0.5, similarity: NaN }), /'similarity' must be finite/],
-    [() => rivals.xAttention(q, q, { stride: 7 }), /'stride' must divide the block of 128/],
-    [() => rivals.xAttention(q, q, { zeroKeysTo: 100 }), /'zeroKeysTo' must be a multiple/],
-    [() => rivals.chooseHeads(q, q, short, shape), /'v' must be/],
-    [() => rivals.chooseHeads(q, q, q, { ...shape, frames: 4 }), /must be 64 tokens: current sum is 84/],
-    [() => rivals.chooseHeads(q, q, q, { ...shape, rows: Int32Array.of(64) }), /'rows' must be some of 64/],
-    [() => rivals.sparseVideoGen(q, q, q, { ...shape, density: 0.05 }), /'density' must be from 0.125/],
-    [() => rivals.radialAttention({ frames: 0, frameTokens: 8 }), /'frames' must be a whole number/],
-    [() => rivals.radialAttention({ frames: 2, frameTokens: 8, decay: 0 }), /'decay' must be above 0/],
-    [
-      () => rivals.slidingTiles({ canvas: [4, 6, 8], tile: [2, 4, 4], window: [1, 1, 1] }),
-      /'tile' must divide/,
-    ],
-  ];
-  const before = tf.memory().numTensors;
-  for (const [call, message] of cases) {
-    await assert.rejects(async () => await call(), (error: Error) => {
-      assert.match(error.message, message);
-      assert.ok(error instanceof TypeError || error instanceof RangeError);
-      return true;
-    });
-  }
-  assert.equal(tf.memory().numTensors, before);
-  const selection = await rivals.minferenceBlocks(q, q, { top: 1, block: 32 });
-  const other = draw("other", [2, 2, 64, 8]);
-  assert.throws(() => rivals.attendSelection(other, other, other, selection), /batch x heads = 2 x 2/);
-  const tiles = rivals.slidingTiles({ canvas: [2, 4, 4], tile: [2, 2, 2], window: [1, 1, 1] });
-  assert.throws(() => rivals.attendSelection(q, q, q, tiles), /must be of 64 tokens.*32 in its layout/);
-  tf.dispose([q, short, flat, other]);
 });

@@ -14,6 +14,22 @@ export {
   anchors,
   type AnchorScale,
 } from "./anchors.ts";
+export {
+  type CropRegion,
+  cropRegion,
+  type EmbeddingTable,
+  rotary2d,
+  type Rotary2dOptions,
+  rotary3d,
+  type Rotary3dOptions,
+  type RotaryTables,
+  sinCos2d,
+  type SinCos2dOptions,
+  sinCos3d,
+  type SinCos3dOptions,
+  timestepEmbedding,
+  type TimestepEmbeddingOptions,
+} from "./dit/embeddings.ts";
 export { efficientNet, type EfficientNetConfig } from "./efficientnet.ts";
 export type { InvertedOptions } from "./_inverted.ts";
 export { mobileNet, type MobileNetConfig } from "./mobilenet.ts";

@@ -281,10 +281,13 @@ export async function fetchImages(source: string, onProgress: (note: string) => 
   });
 }
 
-/** Ten times what a usual candidate takes at most, and what two workers leave of 8 GiB. */
+/**
+ * A hundred times what a usual candidate takes, so that a loaded machine does not decide a history, and what two workers
+ * leave of 8 GiB.
+ */
 const LIMITS: Record<Scale, { seconds: number; mib: number }> = {
   smoke: { seconds: 120, mib: 3072 },
-  laptop: { seconds: 300, mib: 3072 },
+  laptop: { seconds: 1200, mib: 3072 },
   paper: { seconds: 8 * 3600, mib: 16_384 },
 };
 

@@ -85,7 +85,7 @@ Deno.test("a state saved and restored, and a copy, go on to the bit, from any st
         made.push(await values(stepped.output));
       }
       const bytes = await saveState(state);
-      const restored = restoreState(method, bytes);
+      const restored = restoreState(method, context, bytes);
       const copy = copyState(state);
       disposeState(state);
       for (const from of [restored, copy]) {
@@ -231,13 +231,16 @@ Deno.test("files that are no state of the method are refused", async () => {
   const metadata = {
     format: "normlab attention state 1",
     method: method.label,
-    context: JSON.stringify(context),
+    context: JSON.stringify({ model: "", ...context }),
     step: "7",
     done: "[]",
   };
-  assert.doesNotThrow(() => disposeState(restoreState(method, writeSafetensors(tensors, metadata))));
-  assert.throws(() => restoreState(residualSharing({ mask: masks[2]!, schedule }), bytes), TypeError);
-  assert.throws(() => restoreState(method, bytes.subarray(0, bytes.length - 4)), SyntaxError);
+  assert.doesNotThrow(() => disposeState(restoreState(method, context, writeSafetensors(tensors, metadata))));
+  assert.throws(
+    () => restoreState(residualSharing({ mask: masks[2]!, schedule }), context, bytes),
+    TypeError,
+  );
+  assert.throws(() => restoreState(method, context, bytes.subarray(0, bytes.length - 4)), SyntaxError);
   for (
     const [wrong, message] of [
       [{ format: "pt" }, /format/],
@@ -247,26 +250,41 @@ Deno.test("files that are no state of the method are refused", async () => {
       [{ done: "[2]" }, /'done'/],
       [{ done: "[0,1]" }, /'done'/],
       [{ done: "0" }, /'done'/],
-      [{ context: "{" }, /'context'/],
-      [{ context: JSON.stringify({ ...context, batch: undefined }) }, /'context'/],
-      [{ context: JSON.stringify({ ...context, layers: 1e9 }) }, /'context'/],
-      [{ context: JSON.stringify({ ...context, batch: 4 }) }, /"0.rho" must be F32 \[4, 2, 20\]/],
     ] as [Record<string, string>, RegExp][]
   ) {
     const file = writeSafetensors(tensors, { ...metadata, ...wrong });
     assert.throws(
-      () => restoreState(method, file),
+      () => restoreState(method, context, file),
       (error) => error instanceof SyntaxError && message.test(error.message),
       `${message}`,
     );
   }
-  const longer = writeSafetensors(tensors, {
-    ...metadata,
-    context: JSON.stringify({ ...context, steps: 30 }),
-  });
-  assert.throws(() => restoreState(method, longer), RangeError);
+  for (
+    const other of [
+      { ...context, batch: 4 },
+      { ...context, tokens: 21 },
+      { ...context, layers: 3 },
+      { ...context, model: "another" },
+    ]
+  ) {
+    const method = fullAttention();
+    const bytes = writeSafetensors(new Map(), { ...metadata, method: method.label });
+    assert.doesNotThrow(() => restoreState(method, context, bytes));
+    assert.throws(() => restoreState(method, other, bytes), /state's context must be .*: current context is/);
+  }
+  assert.throws(() => restoreState(method, { ...context, steps: 30 }, bytes), RangeError);
+  const same = new Map(
+    [...tensors].map(([name, tensor]) => [name, { ...tensor, shape: tensor.shape.toReversed() }]),
+  );
+  assert.throws(
+    () => restoreState(method, context, writeSafetensors(same as typeof tensors, metadata)),
+    /"0.rho" must be F32 \[2, 2, 20\]: current tensor is F32 \[20, 2, 2\]/,
+  );
   const fewer = new Map(tensors);
   fewer.delete("1.residual");
-  assert.throws(() => restoreState(method, writeSafetensors(fewer, metadata)), /"1.residual" .* missing/);
+  assert.throws(
+    () => restoreState(method, context, writeSafetensors(fewer, metadata)),
+    /"1.residual" .* missing/,
+  );
   assert.equal(tf.memory().numTensors, before);
 });

@@ -11,6 +11,7 @@ import {
   publishedSchedule,
   residualSharing,
   rettention,
+  schedule as anySchedule,
   scheduleCost,
   windowOnly,
 } from "../../lib/attention/mod.ts";
@@ -179,4 +180,18 @@ Deno.test("published schedules, their costs, and the official code's list of ref
   ) {
     assert.equal(callShare(method, 1 / 32), (dense + sparse / 32) / 20, method.label);
   }
+});
+
+Deno.test("lambda is added after sparse steps only", async () => {
+  const kinds = ["refresh", "sparse", "warm", "sparse", "sparse", "refresh"] as const;
+  const method = rettention({ mask: masks[2]!, schedule: anySchedule("mixed", kinds), lambda: 0.25 });
+  let state = method.begin({ ...context, layers: 1, steps: kinds.length });
+  const added: number[] = [];
+  for (const step of kinds.keys()) {
+    const ratio = method.ratio(state, 0);
+    added.push(ratio ? (await values(ratio))[0]! - (await values(state.layers[0]!.rho!))[0]! : NaN);
+    ({ state } = method.step(state, { layer: 0, step }, ...inputsAt("mixed", { layer: 0, step })));
+  }
+  assert.deepEqual(added.map((value) => Number(value.toFixed(5))), [NaN, 0, 0.25, 0.25, 0.5, 0.75]);
+  disposeState(state);
 });

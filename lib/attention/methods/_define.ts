@@ -159,12 +159,18 @@ export function stepsDone(state: MethodState, layer: number): number {
   return state.step + (state.done[layer] ? 1 : 0);
 }
 
-/** @throws {RangeError} on sizes that are no whole numbers, or that a mask, schedule or plan does not fit */
+/**
+ * @throws {TypeError} on a model that is not text
+ * @throws {RangeError} on sizes that are no whole numbers, or that a mask, schedule or plan does not fit
+ */
 function checkContext(definition: Frame, context: MethodContext): Required<MethodContext> {
-  const { layers = 1, batch, heads, tokens, dim, steps } = context;
-  const checked = { layers, batch, heads, tokens, dim, steps };
+  const { model = "", layers = 1, batch, heads, tokens, dim, steps } = context;
+  const sizes = { layers, batch, heads, tokens, dim, steps };
   const cannot = `Cannot begin ${definition.name} as`;
-  for (const [key, value] of Object.entries(checked)) {
+  if (typeof model !== "string") {
+    throw new TypeError(`${cannot} 'model' must be text: current model is ${model}`);
+  }
+  for (const [key, value] of Object.entries(sizes)) {
     if (!Number.isSafeInteger(value) || value < 1) {
       throw new RangeError(`${cannot} '${key}' must be a whole number above 0: current ${key} is ${value}`);
     }
@@ -182,10 +188,10 @@ function checkContext(definition: Frame, context: MethodContext): Required<Metho
     }
   }
   for (const [key, wanted] of Object.entries(definition.sizes ?? {})) {
-    if (wanted !== checked[key as keyof typeof checked]) {
+    if (wanted !== sizes[key as keyof typeof sizes]) {
       throw new RangeError(
         `${cannot} the run must have the ${wanted} ${key} that it was made for: current ${key} are ${
-          checked[key as keyof typeof checked]
+          sizes[key as keyof typeof sizes]
         }`,
       );
     }
@@ -193,7 +199,7 @@ function checkContext(definition: Frame, context: MethodContext): Required<Metho
   if (definition.halves && batch % 2 !== 0) {
     throw new RangeError(`${cannot} 'batch' must be even, as its halves share: current batch is ${batch}`);
   }
-  return checked;
+  return { model, ...sizes };
 }
 
 /** That `state` belongs to the method, is not used up, and that the call comes next. */

@@ -58,7 +58,8 @@ export function defineScheduled(
   const kinds = schedule.kinds;
   const settings = [mask.label, schedule.label, ...rule.settings].join("; ");
   const dense = (step: number) => kinds[step] !== "sparse";
-  const afterRefresh = (step: number) => step - lastRefresh(schedule, step) - 1;
+  const afterRefresh = (step: number) =>
+    kinds.slice(lastRefresh(schedule, step) + 1, step).filter((kind) => kind === "sparse").length;
   const method = defineMethod({
     name,
     label: `${name}(${settings})`,

@@ -1,4 +1,5 @@
 /** Methods that choose their keys from the data at each call: the rivals of `selection/`, on a schedule. */
+import type * as tf from "@tensorflow/tfjs";
 import { attend } from "../attend.ts";
 import { attendSelection, type Selection } from "../selection/mod.ts";
 import type { Implementation } from "../types.ts";
@@ -14,7 +15,7 @@ export interface SelectiveOptions {
   readonly schedule: Schedule;
   readonly implementation?: Implementation;
   /** The keys of a sparse step; q, k and v are not its own. */
-  select(q: Inputs["q"], k: Inputs["k"], v: Inputs["v"], place: Place): Selection | Promise<Selection>;
+  select(q: tf.Tensor4D, k: tf.Tensor4D, v: tf.Tensor4D, place: Place): Selection | Promise<Selection>;
 }
 
 /**

@@ -67,40 +67,42 @@ export async function saveState(state: MethodState): Promise<Uint8Array> {
 }
 
 /**
- * The state that {@linkcode saveState} wrote, on the current backend.
+ * The state that {@linkcode saveState} wrote, on the current backend, to go on with the run that `context` describes.
  * @throws {SyntaxError} The bytes are no state, or lack tensors that `method` holds at that point.
- * @throws {TypeError} The state is one of another method.
- * @throws {RangeError} The state is for sizes that do not fit the method.
+ * @throws {TypeError} The state is one of another method, or of a run of another model or other sizes.
+ * @throws {RangeError} The method cannot make such a run.
  */
-export function restoreState(method: Method, bytes: Uint8Array): MethodState {
+export function restoreState(method: Method, context: MethodContext, bytes: Uint8Array): MethodState {
+  const begun = method.begin(context);
   const metadata = readSafetensorsMetadata(bytes);
   if (metadata.get("format") !== FORMAT) {
-    throw malformed(`format must be "${FORMAT}"`, `format is ${JSON.stringify(metadata.get("format"))}`);
+    throw malformed(`format must be "${FORMAT}"`, `format is ${quote(metadata.get("format"))}`);
   }
-  if (metadata.get("method") !== method.label) {
-    throw new TypeError(
-      `Cannot restore as the state must be one of ${method.label}: current state is of ${
-        metadata.get("method")
-      }`,
-    );
+  for (
+    const [key, wanted] of [["method", method.label], ["context", JSON.stringify(begun.context)]] as const
+  ) {
+    const found = metadata.get(key);
+    if (found !== wanted) {
+      throw new TypeError(
+        `Cannot restore as the state's ${key} must be ${wanted}: current ${key} is ${quote(found)}`,
+      );
+    }
   }
-  const { context } = method.begin(parsed(metadata, "context", isContext));
-  const step = parsed(metadata, "step", (value) => isIndex(value, context.steps + 1));
+  const { layers, steps } = begun.context;
+  const step = parsed(metadata, "step", (value) => isIndex(value, steps + 1));
   const made = parsed(
     metadata,
     "done",
     (value): value is number[] =>
-      Array.isArray(value) && value.length < context.layers &&
-      value.every((layer) => isIndex(layer, context.layers)) && (step < context.steps || value.length === 0),
+      Array.isArray(value) && value.length < layers && value.every((layer) => isIndex(layer, layers)) &&
+      (step < steps || value.length === 0),
   );
-  const done = Array.from({ length: context.layers }, (_, layer) => made.includes(layer));
-  const state = { method: method.label, context, step, done, spent: false };
+  const done = begun.done.map((_, layer) => made.includes(layer));
+  const state = { ...begun, step, done };
   const file = readSafetensors(bytes);
-  const expected = done.map((_, layer) =>
-    method.holds(context, layer, stepsDone({ ...state, layers: [] }, layer))
-  );
+  const expected = done.map((_, layer) => method.holds(begun.context, layer, stepsDone(state, layer)));
   checkTensors(file, expected);
-  const layers: Held[] = expected.map((shapes, layer) =>
+  const held: Held[] = expected.map((shapes, layer) =>
     Object.fromEntries(
       Object.keys(shapes).map((name) => {
         const { data, shape } = file.get(`${layer}.${name}`)!;
@@ -109,7 +111,7 @@ export function restoreState(method: Method, bytes: Uint8Array): MethodState {
       }),
     )
   );
-  return { ...state, layers };
+  return { ...state, layers: held };
 }
 
 /** That the file has exactly the tensors that the layers hold. */
@@ -132,7 +134,7 @@ function checkTensors(
   const extra = [...file.keys()].find((name) => !wanted.has(name));
   if (extra !== undefined) {
     const names = [...wanted.keys()].join(", ") || "none";
-    throw malformed(`tensors must be ${names}`, `tensor ${JSON.stringify(extra.slice(0, 80))} is there too`);
+    throw malformed(`tensors must be ${names}`, `tensor ${quote(extra)} is there too`);
   }
 }
 
@@ -150,19 +152,9 @@ function parsed<T>(
   }
   throw malformed(
     `'${key}' must be what saveState writes`,
-    `${key} is ${JSON.stringify(text?.slice(0, 80))}`,
+    `${key} is ${quote(text)}`,
   );
 }
-
-function isContext(value: unknown): value is MethodContext {
-  return typeof value === "object" && value !== null &&
-    ["layers", "batch", "heads", "tokens", "dim", "steps"].every((key) =>
-      isIndex((value as Record<string, unknown>)[key], key === "layers" ? MOST.layers : MOST.other)
-    );
-}
-
-/** No run comes near these sizes; a file that claims more is refused before anything of that length is made. */
-const MOST = { layers: 1e5, other: 1e9 };
 
 function isIndex(value: unknown, end: number): value is number {
   return typeof value === "number" && Number.isSafeInteger(value) && value >= 0 && value < end;
@@ -174,6 +166,13 @@ function requireUnspent(what: string, { spent }: MethodState): void {
       `Cannot ${what} as 'state' must be the one that the last call gave back: current state is an earlier one, or disposed of`,
     );
   }
+}
+
+/** Text of a file for a message. */
+function quote(text: string | undefined): string {
+  return text === undefined
+    ? "missing"
+    : JSON.stringify(text.length > 200 ? `${text.slice(0, 200)}...` : text);
 }
 
 function malformed(requirement: string, found: string): SyntaxError {

@@ -3,6 +3,8 @@ import type * as tf from "@tensorflow/tfjs";
 
 /** The run that a state serves. Guided runs: `batch` counts both halves, concatenated; each row has statistics of its own. */
 export interface MethodContext {
+  /** Names the model, so that a state is restored for no other. Default "". */
+  readonly model?: string;
   /** Attention layers that share the state. Default 1. */
   readonly layers?: number;
   readonly batch: number;

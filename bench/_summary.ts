@@ -183,7 +183,7 @@ function searchSection(rows: readonly BenchRow[]): string {
         )?.median_ms;
       const parts = phases.map((phase) => {
         const ms = of(phase);
-        return ms === undefined ? "" : `${ms.toFixed(0)} (${(100 * ms / whole.median_ms).toFixed(1)}%)`;
+        return ms === undefined ? "" : `${ms.toFixed(1)} (${(100 * ms / whole.median_ms).toFixed(1)}%)`;
       });
       const processes = parseInt(whole.detail);
       return [
@@ -200,7 +200,7 @@ function searchSection(rows: readonly BenchRow[]): string {
   const words =
     "Process milliseconds per candidate: the elapsed time times the processes over the candidates, and " +
     "the seconds of each stage over all candidates. `outside the stages` is their difference: drawing, hashing, journal, store, " +
-    "messages, building networks, idle processes. `coordinator` is the processor time of the process that hands out the candidates.";
+    "messages, building networks, idle processes. `processor time` is that of the processes that evaluate, with all of their threads; `coordinator` is the processor time of the process that hands out the candidates.";
   return section("Search: complete candidates", rows.length === 0 ? [] : [words, "", ...lines]);
 }
 

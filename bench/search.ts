@@ -9,7 +9,8 @@
  * the same whatever their random weights find. The start of the processes is excluded: each side evaluates one published layer per
  * process first. Times are process milliseconds per candidate: of the whole, the elapsed time times the processes over the candidates;
  * of a stage, its seconds in all candidates over the candidates. What is outside of the stages is the difference: drawing and hashing,
- * journal, store, messages, building the networks, idle processes.
+ * journal, store, messages, building the networks, idle processes. The processor time of the processes is told too, all of their threads:
+ * where something else runs on the machine, the ratio of it is the one to go by.
  */
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -33,6 +34,7 @@ import { fromJSON, publishedLayer, pytorchModule, toJSON } from "../lib/graph/mo
 import { anchor, type AnchorName, parameterCount } from "../lib/models/mod.ts";
 import { onednnFiles, stream, useBackend } from "../lib/tensor/mod.ts";
 import { Contender, report } from "./_contender.ts";
+import { childrenSeconds } from "./_processor_time.ts";
 import { type BenchRow, type BenchSettings, compare, row } from "./_rows.ts";
 import { STABILITY_BATCH, type StagePlan, stagePlans } from "./_search_plan.ts";
 
@@ -44,7 +46,8 @@ const PROCESSES = navigator.hardwareConcurrency;
  */
 const LOOK_AHEAD = 32;
 const EAGER = "PyTorch eager";
-const LAYOUTS = ["NCHW", "channels_last"] as const;
+/** The faster one at these sizes: NCHW takes a fifth longer. */
+const LAYOUT = "channels_last";
 /** What each process evaluates before the clock starts. */
 const WARM_UP = toJSON(publishedLayer("EvoNorm-S0").graph);
 
@@ -60,6 +63,8 @@ interface Timed {
   readonly elapsed: number;
   /** Summed over candidates, in seconds. */
   readonly stages: Readonly<Record<string, number>>;
+  /** Processor time of the processes that evaluate, all of their threads, in seconds; NaN where the system does not say. */
+  readonly processor: number;
   /** Processor time of this process, which coordinates, in seconds. */
   readonly coordinator: number;
 }
@@ -71,12 +76,12 @@ interface Evaluated {
 
 /** Runs the benchmark. */
 export async function run({ python, quick, full }: BenchSettings): Promise<BenchRow[]> {
-  const smoke = { scale: "smoke", evaluations: quick ? 20 : 60 } as const;
-  const cases: Case[] = full ? [smoke, { scale: "laptop", evaluations: 16 }] : [smoke];
+  const smoke = { scale: "smoke", evaluations: quick ? 20 : 80 } as const;
+  const cases: Case[] = full ? [smoke, { scale: "laptop", evaluations: 12 }] : [smoke];
   const rows: BenchRow[] = [];
   for (const one of cases) {
     for (const engine of engines()) {
-      const fresh = await measure(one, engine, python, quick ? 1 : 2);
+      const fresh = await measure(one, engine, python);
       console.log(fresh.map(describe).join("\n"));
       rows.push(...fresh);
     }
@@ -96,25 +101,17 @@ async function measure(
   one: Case,
   engine: ReturnType<typeof engines>[number],
   python: string,
-  rounds: number,
 ): Promise<BenchRow[]> {
   const task = taskOf(one.scale);
   const folder = mkdtempSync(join(tmpdir(), "normlab-bench-search-"));
   try {
     const images = await writeImages(folder, task);
-    const times = new Map<string, Timed[]>();
-    const keep = (name: string, timed: Timed) => times.set(name, [...times.get(name) ?? [], timed]);
-    let evaluated: Evaluated[] = [];
-    for (let round = 0; round < rounds; round++) {
-      const own = await runSearch(one, task, engine.onednn, join(folder, `round${round}`));
-      evaluated = own.evaluated;
-      keep(engine.name, own.timed);
-      for (const layout of LAYOUTS) {
-        const peer = await runPeers({ python, layout, task, images, evaluated });
-        if (peer === undefined) continue;
-        keep(layout, peer.timed);
-        if (round === 0) await requireEqualParameters(task, evaluated, peer.parameters);
-      }
+    const { timed, evaluated } = await runSearch(one, task, engine.onednn, folder);
+    const sides = [{ contender: engine.name, layout: "NHWC", timed }];
+    const peer = await runPeers({ python, task, images, evaluated });
+    if (peer !== undefined) {
+      await requireEqualParameters(task, evaluated, peer.parameters);
+      sides.push({ contender: EAGER, layout: LAYOUT, timed: peer.timed });
     }
     const shape = `${task.batch},${task.crop},${task.crop},3`;
     const base = {
@@ -124,40 +121,39 @@ async function measure(
       shape,
       detail: `${PROCESSES} processes, look-ahead ${LOOK_AHEAD}`,
     };
-    const rows = [...times].flatMap(([name, timed]) => {
-      const layout = name === engine.name ? "NHWC" : name;
-      const contender = name === engine.name ? name : EAGER;
-      return phases(timed, evaluated.length).map(([phase, milliseconds]) =>
-        row({ ...base, contender, layout, phase, milliseconds })
-      );
-    });
+    const rows = sides.flatMap(({ timed, ...side }) =>
+      phases(timed, evaluated.length).map(([phase, milliseconds]) =>
+        row({ ...base, ...side, phase, milliseconds: [milliseconds] })
+      )
+    );
     return compare(rows, EAGER);
   } finally {
     rmSync(folder, { recursive: true });
   }
 }
 
-/** Process milliseconds per candidate, each round's, by phase. */
-function phases(timed: readonly Timed[], count: number): [string, number[]][] {
-  const names = Object.keys(timed[0]!.stages).filter((name) => timed[0]!.stages[name]! > 0);
-  const perCandidate = (of: (one: Timed) => number) => timed.map((one) => 1000 * of(one) / count);
-  const all = ({ stages }: Timed) => Object.values(stages).reduce((sum, seconds) => sum + seconds, 0);
-  return [
-    ["candidate", perCandidate(({ elapsed }) => elapsed * PROCESSES)],
-    ...names.map((name): [string, number[]] => [name, perCandidate(({ stages }) => stages[name]!)]),
-    ["all stages", perCandidate(all)],
-    ["outside the stages", perCandidate((one) => one.elapsed * PROCESSES - all(one))],
-    ["coordinator", perCandidate(({ coordinator }) => coordinator)],
-  ];
+/** Process milliseconds per candidate by phase. */
+function phases({ elapsed, processor, coordinator, stages }: Timed, count: number): [string, number][] {
+  const all = Object.values(stages).reduce((sum, seconds) => sum + seconds, 0);
+  const seconds = {
+    candidate: elapsed * PROCESSES,
+    ...Object.fromEntries(Object.entries(stages).filter(([, seconds]) => seconds > 0)),
+    "all stages": all,
+    "outside the stages": elapsed * PROCESSES - all,
+    ...(Number.isNaN(processor) ? {} : { "processor time": processor }),
+    coordinator,
+  };
+  return Object.entries(seconds).map(([phase, one]) => [phase, 1000 * one / count]);
 }
 
-async function timing(work: () => Promise<void>): Promise<Pick<Timed, "elapsed" | "coordinator">> {
+async function timing(work: () => Promise<void>): Promise<Omit<Timed, "stages">> {
+  const before = childrenSeconds();
   const cpu = process.cpuUsage();
   const began = performance.now();
   await work();
   const elapsed = (performance.now() - began) / 1000;
   const { user, system } = process.cpuUsage(cpu);
-  return { elapsed, coordinator: (user + system) / 1e6 };
+  return { elapsed, processor: childrenSeconds() - before, coordinator: (user + system) / 1e6 };
 }
 
 /** The search with everything that it does, as the command runs it. */
@@ -202,7 +198,8 @@ async function runSearch(
     const measured = await timing(async () => {
       await search({
         ...options,
-        workers: PROCESSES,
+        // One more than there are processes waits for the first that is free.
+        workers: PROCESSES + 1,
         budget: { evaluations },
         journal: new ArrowJournal(journal, names),
       });
@@ -228,9 +225,8 @@ interface PeerAnswer {
 
 /** The same candidates in PyTorch; undefined where that failed, which is reported. */
 async function runPeers(
-  { python, layout, task, images, evaluated }: {
+  { python, task, images, evaluated }: {
     python: string;
-    layout: string;
     task: Task;
     images: object;
     evaluated: readonly Evaluated[];
@@ -249,11 +245,11 @@ async function runPeers(
     { name: "stability", norms: task.stability + 1 },
     { name: "training", anchors: whole },
   ]);
-  const args = [fileURLToPath(new URL("./peers/search_loop.py", import.meta.url)), layout];
+  const args = [fileURLToPath(new URL("./peers/search_loop.py", import.meta.url)), LAYOUT];
   const env = { PYTHONWARNINGS: "ignore", OMP_NUM_THREADS: "1" };
   const peers = Array.from(
     { length: PROCESSES },
-    () => new Contender({ name: `${EAGER} ${layout}`, command: python, args, env }),
+    () => new Contender({ name: EAGER, command: python, args, env }),
   );
   try {
     await Promise.all(peers.map(async (peer) => {

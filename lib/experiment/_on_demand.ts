@@ -207,11 +207,9 @@ export class TrialsOnDemand {
     const backend = await this.prepare();
     if (this.#free > 0) this.#free--;
     else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    let result: TrialResult & { limit: LimitName | null };
     try {
-      const result = await this.#complete(trial);
-      this.#keep(trial, backend, result);
-      const { rows, notes, seconds, limit } = result;
-      return { rows, notes, seconds, limit, found: false };
+      result = await this.#complete(trial);
     } catch (error) {
       this.#stop.signal.throwIfAborted();
       const frames = error instanceof TrialFailure ? `\n${error.frames}` : "";
@@ -224,6 +222,11 @@ export class TrialsOnDemand {
       if (next === undefined) this.#free++;
       else next();
     }
+    // The worker's next trial is sent off before this one is written, which takes as long as some steps of training.
+    await new Promise((resolve) => setTimeout(resolve));
+    this.#keep(trial, backend, result);
+    const { rows, notes, seconds, limit } = result;
+    return { rows, notes, seconds, limit, found: false };
   }
 
   /** The trial's result, or that of the limit that ended it. */

@@ -200,7 +200,8 @@ function searchSection(rows: readonly BenchRow[]): string {
   const words =
     "Process milliseconds per candidate: the elapsed time times the processes over the candidates, and " +
     "the seconds of each stage over all candidates. `outside the stages` is their difference: drawing, hashing, journal, store, " +
-    "messages, building networks, idle processes. `processor time` is that of the processes that evaluate, with all of their threads; `coordinator` is the processor time of the process that hands out the candidates.";
+    "messages, building networks, idle processes. `processor time` is that of the processes that evaluate, with all of their " +
+    "threads; `coordinator` is that of the process that hands out the candidates.";
   return section("Search: complete candidates", rows.length === 0 ? [] : [words, "", ...lines]);
 }
 

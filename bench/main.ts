@@ -1,5 +1,5 @@
 /**
- * All benchmarks with their peers in one command, one thread each:
+ * All benchmarks with their peers in one command, one thread each, the search with a process per core:
  *
  *   deno task bench [--only layers,first_result,convolutions,training,search] [--python PYTHON] [--quick] [--full] [--out FOLDER]
  *

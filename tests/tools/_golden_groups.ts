@@ -2,11 +2,12 @@
 import assert from "node:assert/strict";
 import { availableBackends, type BackendName } from "../../lib/tensor/mod.ts";
 import { checkGolden } from "../../tools/golden/main.ts";
+import type { Evaluation } from "../../tools/golden/report.ts";
 
 /** A test per group, backend and evaluation: no comparison misses, and `count` finds as many of them as there must be. */
 export async function testGoldenGroups<Group extends string>(
   groups: readonly Group[],
-  count: (group: Group, backend: BackendName, compared: number) => void,
+  count: (group: Group, backend: BackendName, compared: number, evaluation: Evaluation) => void,
 ): Promise<void> {
   for (const [backend, reason] of await availableBackends({ allowSoftware: true })) {
     for (const group of groups) {
@@ -22,7 +23,7 @@ export async function testGoldenGroups<Group extends string>(
               only: [group],
               evaluations: [{ evaluation }],
             });
-            count(group, backend, report!.comparisons.length);
+            count(group, backend, report!.comparisons.length, { evaluation });
             assert.deepEqual(report!.comparisons.filter(({ passed }) => !passed), []);
           },
         });

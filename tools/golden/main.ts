@@ -1,6 +1,6 @@
 /**
- * `deno task golden [DIR...] [--backend B] [--only GROUP,...]`: does this machine compute right? Compares the kit's layers on each
- * backend with reference values made in float64, and ends with a non-zero exit status on any miss.
+ * `deno task golden [DIR...] [--backend B] [--only GROUP,...]`: does this machine compute right? Compares the kit's layers and
+ * attention on each backend with reference values made in float64, and ends with a non-zero exit status on any miss.
  */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -8,11 +8,15 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { availableBackends, type BackendName, useBackend } from "../../lib/tensor/mod.ts";
+import { checkAttention } from "./attention.ts";
 import { checkEvolution } from "./evolution.ts";
 import { checkGraphs } from "./graphs.ts";
 import { checkLayers } from "./layers.ts";
+import { checkMaskStats } from "./mask_stats.ts";
 import { checkModels } from "./models.ts";
+import { checkOverTime } from "./over_time.ts";
 import { type Evaluation, type GroupReport, render } from "./report.ts";
+import { checkRivals } from "./rivals.ts";
 import { checkStability } from "./stability.ts";
 
 /** The checks of a group of reference values: a folder in, comparisons out. */
@@ -25,13 +29,19 @@ const groups: Record<
   stability: checkStability,
   models: checkModels,
   evolution: checkEvolution,
+  attention: checkAttention,
+  over_time: checkOverTime,
+  rivals: checkRivals,
+  mask_stats: checkMaskStats,
 };
 
 /** Groups that compute no tensors: they are checked once, whatever the backends. */
-const withoutBackend: readonly string[] = ["evolution"];
+const withoutBackend: readonly string[] = ["evolution", "mask_stats"];
 
-/** The reference values that the repository carries. */
-export const defaultFolder = fileURLToPath(new URL("../../tests/golden/evonorm", import.meta.url));
+/** The reference values that the repository carries: of layers, and of attention. */
+export const [defaultFolder, attentionFolder] = ["evonorm", "diffusion"].map((name) =>
+  fileURLToPath(new URL(`../../tests/golden/${name}`, import.meta.url))
+) as [string, string];
 
 /** What to check. */
 export interface GoldenOptions {
@@ -60,22 +70,15 @@ export async function checkGolden(options: GoldenOptions = {}): Promise<GroupRep
       );
     }
   }
-  for (const folder of options.folders?.length ? options.folders : [defaultFolder]) {
-    const present = await subfolders(folder);
-    const wanted = Object.keys(groups).filter((group) =>
-      options.only?.includes(group) ?? present.includes(group)
-    );
-    const missing = wanted.filter((group) => !present.includes(group));
-    if (wanted.length === 0 || missing.length > 0) {
-      throw new RangeError(
-        `Cannot check reference values as the folder must hold ${
-          (missing.length ? missing : Object.keys(groups)).join(" or ")
-        }: ` +
-          `current folder is "${folder}" with ${present.join(", ") || "no folders"}`,
-      );
-    }
+  const folders = options.folders?.length ? options.folders : [defaultFolder, attentionFolder];
+  for (const folder of folders) {
+    const present = await groupsOf(folder);
+    if (present.length === 0) throw missing(Object.keys(groups), folder);
+    const wanted = present.filter((group) => options.only?.includes(group) ?? true);
     plan.push(...wanted.map((group) => ({ folder: join(folder, group), group })));
   }
+  const absent = (options.only ?? []).filter((name) => !plan.some(({ group }) => group === name));
+  if (absent.length > 0) throw missing(absent, folders.join('" and "'));
 
   const reports: GroupReport[] = [];
   const [free, tensors] = [true, false].map((wanted) =>
@@ -103,10 +106,21 @@ export async function checkGolden(options: GoldenOptions = {}): Promise<GroupRep
   return reports;
 }
 
-async function subfolders(folder: string): Promise<string[]> {
+function missing(names: readonly string[], folder: string): RangeError {
+  return new RangeError(
+    `Cannot check reference values as the folder must hold ${
+      names.join(" or ")
+    }: current folder is "${folder}"`,
+  );
+}
+
+/** The groups that a folder holds, each as a folder or a JSON file of its name, in the order of {@linkcode groups}. */
+async function groupsOf(folder: string): Promise<string[]> {
   try {
     const entries = await readdir(folder, { withFileTypes: true });
-    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+    return Object.keys(groups).filter((group) =>
+      entries.some((entry) => entry.isDirectory() ? entry.name === group : entry.name === `${group}.json`)
+    );
   } catch (error) {
     throw new RangeError(
       `Cannot check reference values as the folder must be readable: current folder is "${folder}" (${
@@ -129,9 +143,9 @@ const help = `deno task golden [DIR...] [--backend wasm,webgpu,tensorflow] [--on
   Object.keys(groups).join(",")
 }] [--compiled]
 
-Compares this machine's backends with reference values: layers as fused kernels, then operation by operation. --compiled:
-fused kernels only, and those with the interpreter too, within the same tolerances. DIR: a folder with the groups as sub-folders; default: the copy
-in tests/golden. Exit status 1 on a miss, 2 on bad arguments.`;
+Compares this machine's backends with reference values: layers as fused kernels, then operation by operation; attention by own
+kernels and by tiles, then as its specification. --compiled: kernels only, and layers with the interpreter too, within the same
+tolerances. DIR: a folder with the groups as sub-folders; default: the copies in tests/golden. Exit status 1 on a miss, 2 on bad arguments.`;
 
 /** Runs the command line; returns the exit status. */
 export async function main(args: string[]): Promise<number> {

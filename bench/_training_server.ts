@@ -1,10 +1,10 @@
 /** The kit as a contender of bench/training_step.ts: `deno run -A bench/_training_server.ts BACKEND`. Requests as in bench/peers/resnet_step.py. */
-import { readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { type ImageModel, resnet } from "../lib/models/mod.ts";
 import { type BackendName, stream, useBackend } from "../lib/tensor/mod.ts";
 import { type LabelledBatch, Sgd, trainStep } from "../lib/train/mod.ts";
 import { serve, type Timing } from "./_contender.ts";
+import { residentMib, resetPeak } from "./_resident_memory.ts";
 
 /** A ResNet with one batch, and how long to train it. */
 export interface TrainingRequest {
@@ -28,25 +28,6 @@ export interface TrainingAnswer extends Timing {
   peakMib: number;
   /** Number of trained parameters. */
   parameters: number;
-}
-
-/** Resident memory of this process now (VmRSS) or at its largest since the last reset (VmHWM); NaN where there is no /proc. */
-function residentMib(field: "VmRSS" | "VmHWM"): number {
-  try {
-    const found = readFileSync("/proc/self/status", "utf8").match(new RegExp(`^${field}:\\s*(\\d+) kB`, "m"));
-    return Number(found?.[1]) / 1024;
-  } catch {
-    return NaN;
-  }
-}
-
-/** Lets the largest resident memory start again from what is resident now, where the system can. */
-function resetPeak(): void {
-  try {
-    writeFileSync("/proc/self/clear_refs", "5");
-  } catch {
-    // Then the largest memory is that since the start.
-  }
 }
 
 const { device, driver } = await useBackend(process.argv[2] as BackendName);

@@ -14,6 +14,7 @@ export function figuresOf(rows: readonly BenchRow[]): FigureSpec[] {
     memoryFigure(rows),
     tierUpFigure(rows),
     searchFigure(rows),
+    attentionFigure(rows),
   ].filter((one) => one !== null);
 }
 
@@ -182,6 +183,30 @@ function searchFigure(rows: readonly BenchRow[]): FigureSpec | null {
     value: 1 / r.ratio!,
   }));
   return dotPlot(text, dots, { title: "speed / PyTorch eager", reference: 1 });
+}
+
+/** Times over that of PyTorch's dense attention. */
+function attentionFigure(rows: readonly BenchRow[]): FigureSpec | null {
+  const chosen = rows.filter((r) =>
+    r.bench === "attention" && r.best && r.ratio !== null && ["dense", "sparse"].includes(r.phase) &&
+    !(r.phase === "dense" && r.contender === "PyTorch SDPA")
+  );
+  const text = {
+    name: "attention",
+    title: "Attention on one core",
+    caption:
+      "Median time over that of PyTorch's dense attention (scaled_dot_product_attention, dashed), dense and with the windows of " +
+      "Re-ttention; further left is faster. FlexAttention with its fastest size of blocks.",
+    alt:
+      "Dots: the time of each contender over PyTorch's dense attention by case, one panel for dense and one for sparse.",
+  };
+  const dots = chosen.map((r) => ({
+    line: `${r.case}, [${r.shape}]`,
+    contender: r.contender,
+    panel: r.phase,
+    value: r.ratio!,
+  }));
+  return dotPlot(text, dots, { title: "time / PyTorch dense", reference: 1 });
 }
 
 /** The first calls of a new layer. */

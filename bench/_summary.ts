@@ -13,6 +13,7 @@ export function summarise(rows: readonly BenchRow[]): string {
     convolutionsSection(of("convolutions")),
     trainingSection(of("training")),
     searchSection(of("search")),
+    attentionSection(of("attention")),
   ];
   return sections.filter((section) => section !== "").join("\n");
 }
@@ -203,6 +204,65 @@ function searchSection(rows: readonly BenchRow[]): string {
     "messages, building networks, idle processes. `processor time` is that of the processes that evaluate, with all of their " +
     "threads; `coordinator` is that of the process that hands out the candidates.";
   return section("Search: complete candidates", rows.length === 0 ? [] : [words, "", ...lines]);
+}
+
+/** What the mask saves, beside PyTorch; then every contender's times, and memory by tokens. */
+function attentionSection(rows: readonly BenchRow[]): string {
+  const [own, dense, flex] = ["kit wasm", "PyTorch SDPA", "PyTorch FlexAttention"];
+  const cases = [...new Set(rows.filter((r) => r.group !== "memory").map((r) => r.case))];
+  const over = (above: number | undefined, below: number | undefined, digits = 2) =>
+    above === undefined || below === undefined ? "" : `${(above / below).toFixed(digits)}x`;
+  const savings = cases.map((name) => {
+    const there = rows.filter((r) => r.case === name && r.best);
+    const of = (contender: string, phase: string) =>
+      there.find((r) => r.contender === contender && r.phase === phase);
+    const ms = (contender: string, phase: string) => of(contender, phase)?.median_ms;
+    const again = rows.filter((r) =>
+      r.shape === there[0]!.shape && r.contender === dense && r.phase === "dense"
+    );
+    const [sdpa, full, sparse] = [again[0]?.median_ms, ms(own, "dense"), ms(own, "sparse")];
+    const detail = of(own, "sparse")?.detail ?? "";
+    const [, kept, tiles] = detail.match(/kept ([\d.]+)%, tiles ([\d.]+)%/) ?? [];
+    const share = sparse === undefined || full === undefined ? undefined : sparse / full;
+    return [
+      `${name}, [${there[0]!.shape}]`,
+      `${kept}%`,
+      `${tiles}%`,
+      share === undefined ? "" : `${(100 * share).toFixed(2)}%`,
+      over(share, Number(tiles) / 100),
+      over(sdpa, sparse, 1),
+      over(ms(flex, "sparse"), sparse),
+      over(sdpa, full),
+      over(ms(own, "refresh"), full),
+      over(ms(own, "sparse, rho O + R"), sparse),
+    ];
+  });
+  const times = rows.filter((r) => r.group !== "memory").map((r) => [
+    r.case,
+    r.phase,
+    `${r.contender}${r.layout && `, ${r.layout}`}`,
+    r.median_ms.toFixed(2),
+    r.min_ms.toFixed(2),
+    r.gflops?.toFixed(1) ?? "",
+  ]);
+  const memory = rows.filter((r) => r.group === "memory").map((r) => [
+    r.case,
+    r.phase.replace("memory, ", ""),
+    r.peak_mib?.toFixed(1) ?? "",
+  ]);
+  const words =
+    "Medians of processor time. Tiles of 64 queries x 32 keys; the kernel computes, for each 8 queries of a tile row, from the first " +
+    "key that one of them sees to the last one. FlexAttention with its fastest size of blocks.";
+  const head = ["case", "kept", "tiles touched", "sparse / own dense", "of tiles' share"];
+  const peers = ["SDPA dense / sparse", "FlexAttention / sparse", "SDPA dense / own dense"];
+  const lines = [
+    words,
+    "",
+    ...table([...head, ...peers, "refresh / dense", "rho O + R / sparse"], savings),
+    ...table(["case", "phase", "contender", "median ms", "min ms", "GFLOP/s of kept"], times),
+    ...(memory.length === 0 ? [] : table(["case", "phase", "peak MiB above inputs"], memory)),
+  ];
+  return section("Attention", rows.length === 0 ? [] : lines);
 }
 
 function section(title: string, lines: readonly string[]): string {

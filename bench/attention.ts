@@ -14,12 +14,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { stream } from "../lib/tensor/mod.ts";
+import { availableBackends, type BackendName, stream } from "../lib/tensor/mod.ts";
 import type { AttentionMask, AttentionPhase, AttentionRequest } from "./_attention_server.ts";
 import { alternate, Contender, report, type Timing } from "./_contender.ts";
 import { type BenchRow, type BenchSettings, row } from "./_rows.ts";
 
 const OWN = "kit wasm";
+const TENSORFLOW = "kit tensorflow";
 const DENSE = "PyTorch SDPA";
 const MASKED = "PyTorch SDPA with mask";
 const FLEX = "PyTorch FlexAttention";
@@ -81,14 +82,17 @@ export async function run(settings: BenchSettings): Promise<BenchRow[]> {
   const cases = CASES.filter(({ name }) => !settings.quick || QUICK.includes(name));
   const timing = settings.quick ? { seconds: 0.3, most: 15 } : { seconds: 1, most: 40 };
   const rounds = settings.quick ? 2 : 3;
-  const started = entries(settings.python);
+  const started = await entries(settings.python);
   const rows: BenchRow[] = [];
   const folder = mkdtempSync(join(tmpdir(), "normlab-attention-"));
   try {
     for (const [index, one] of cases.entries()) {
       const inputs = join(folder, String(index));
       writeInputs(inputs, one);
-      rows.push(...await measureCase(started, one, { folder: inputs, ...timing }, rounds));
+      const measured = await measureCase(started, one, { folder: inputs, ...timing }, rounds);
+      const compared = withRatios(measured, [...rows, ...measured]);
+      for (const one of compared) console.log(describe(one));
+      rows.push(...compared);
       rmSync(inputs, { recursive: true });
     }
     if (!settings.quick) rows.push(...await memory(folder));
@@ -141,9 +145,7 @@ async function measureCase(
       rows.push({ ...timed, gflops: operations(one, phase) / timed.median_ms / 1e6 });
     }
   }
-  const compared = withRatios(rows);
-  for (const one of compared) console.log(describe(one));
-  return compared;
+  return rows;
 }
 
 /** Those whose output is the kit's, up to rounding; the others are reported. */
@@ -170,9 +172,10 @@ async function agreeing(
   return right;
 }
 
-/** Marks each contender's fastest blocks; ratios of all phases are to PyTorch's dense attention. */
-function withRatios(rows: readonly BenchRow[]): BenchRow[] {
-  const dense = rows.find((r) => r.contender === DENSE && r.phase === "dense")?.median_ms;
+/** Marks each contender's fastest blocks; ratios of all phases are to PyTorch's dense attention of that shape, in `all`. */
+function withRatios(rows: readonly BenchRow[], all: readonly BenchRow[]): BenchRow[] {
+  const dense = all.find((r) => r.contender === DENSE && r.phase === "dense" && r.shape === rows[0]?.shape)
+    ?.median_ms;
   return rows.map((r) => ({
     ...r,
     reference: `${DENSE}, dense`,
@@ -247,16 +250,19 @@ function writeInputs(folder: string, { name, shape }: AttentionCase): void {
   write("rho", draws.child("rho").uniform(size / shape[3]));
 }
 
-function kit(): Contender {
+function kit(name = OWN, backend: BackendName = "wasm"): Contender {
   const server = fileURLToPath(new URL("./_attention_server.ts", import.meta.url));
+  const env = { TF_NUM_INTRAOP_THREADS: "1", TF_NUM_INTEROP_THREADS: "1", TF_CPP_MIN_LOG_LEVEL: "3" };
   return new Contender({
-    name: OWN,
+    name,
     command: process.execPath,
-    args: ["run", "-A", "--quiet", server, "wasm"],
+    args: ["run", "-A", "--quiet", server, backend],
+    env,
   });
 }
 
-function entries(python: string): Entry[] {
+async function entries(python: string): Promise<Entry[]> {
+  const hasTensorflow = (await availableBackends()).get("tensorflow") === null;
   const peer = (
     name: string,
     layout: string,
@@ -275,6 +281,14 @@ function entries(python: string): Entry[] {
   });
   return [
     { name: OWN, layout: "", phases: ["dense", SPARSE, "sparse, rho O + R", "refresh"], contender: kit() },
+    ...(hasTensorflow
+      ? [{
+        name: TENSORFLOW,
+        layout: "",
+        phases: ["dense", SPARSE] as const,
+        contender: kit(TENSORFLOW, "tensorflow"),
+      }]
+      : []),
     peer(DENSE, "", ["dense"], "dense"),
     peer(MASKED, "", [SPARSE], "mask"),
     ...FLEX_BLOCKS.map((block) =>

@@ -1,7 +1,7 @@
 /**
  * All benchmarks with their peers in one command, one thread each, the search with a process per core:
  *
- *   deno task bench [--only layers,first_result,convolutions,training,search] [--python PYTHON] [--quick] [--full] [--out FOLDER]
+ *   deno task bench [--only layers,first_result,convolutions,training,search,attention] [--python PYTHON] [--quick] [--full] [--out FOLDER]
  *
  * PYTHON needs bench/peers/requirements.txt and a C++ compiler for torch.compile. Writes one Arrow file per benchmark, summary.md and the
  * figures to results/bench, with --quick (three minutes, few cases) to a temporary folder. Summary and figures are made from all files
@@ -20,6 +20,7 @@ import { problems } from "./_contender.ts";
 import { figuresOf } from "./_figures.ts";
 import { type BenchRow, type BenchSettings, decodeRows, provenance, writeRows } from "./_rows.ts";
 import { summarise } from "./_summary.ts";
+import * as attention from "./attention.ts";
 import * as convolutions from "./convolutions.ts";
 import * as firstResult from "./first_result.ts";
 import * as layers from "./layers.ts";
@@ -32,6 +33,7 @@ const BENCHES: ReadonlyMap<string, (settings: BenchSettings) => Promise<BenchRow
   ["convolutions", convolutions.run],
   ["training", training.run],
   ["search", search.run],
+  ["attention", attention.run],
 ]);
 
 const { values } = parseArgs({

@@ -1,8 +1,10 @@
 /**
- * Convolutional networks that take any layer graph as their normalization-activation.
+ * The networks that the kit runs.
  *
- * {@linkcode resnet}, {@linkcode mobileNet} and {@linkcode efficientNet}, each for small images and for large ones;
- * {@linkcode anchor} builds the forms that a search tries its layers in.
+ * Convolutional networks that take any layer graph as their normalization-activation: {@linkcode resnet}, {@linkcode mobileNet} and
+ * {@linkcode efficientNet}, each for small images and for large ones; {@linkcode anchor} builds the forms that a search tries its layers in.
+ *
+ * Diffusion transformers that load the checkpoints of diffusers, and take any attention method: {@linkcode loadTransformer}.
  *
  * @module
  */
@@ -35,3 +37,4 @@ export type { InvertedOptions } from "./_inverted.ts";
 export { mobileNet, type MobileNetConfig } from "./mobilenet.ts";
 export { type ImageModel, type ImageSize, type Padding, parameterCount, type StageVisitor } from "./model.ts";
 export { resnet, type ResNetConfig } from "./resnet.ts";
+export * from "./dit/mod.ts";

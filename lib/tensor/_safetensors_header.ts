@@ -55,9 +55,29 @@ export function quote(value: unknown): string {
   return text.length > 90 ? `${text.slice(0, 90)}...` : text;
 }
 
-/** Reads and checks the header of a whole file. */
-export function parseHeader(bytes: Uint8Array): Header {
-  const text = headerText(bytes);
+/** Bytes from the beginning of a file up to the end of its header, by its first 8. */
+export function headerBytes(first: Uint8Array, fileSize: number): number {
+  if (first.length < LENGTH_BYTES) {
+    throw malformed("the file must have at least 8 bytes", `current length is ${first.length}`);
+  }
+  const length = new DataView(first.buffer, first.byteOffset).getBigUint64(0, true);
+  if (length > MAX_HEADER_BYTES) {
+    throw malformed(`the header must be at most ${MAX_HEADER_BYTES} bytes`, `current length is ${length}`);
+  }
+  const rest = fileSize - LENGTH_BYTES;
+  if (length > rest) {
+    throw malformed(
+      `the header must lie within the file, which has ${rest} bytes`,
+      `current length is ${length}`,
+    );
+  }
+  return LENGTH_BYTES + Number(length);
+}
+
+/** Reads and checks the header of a file of `fileSize` bytes; `bytes` are the file, or as many of it as {@linkcode headerBytes} says. */
+export function parseHeader(bytes: Uint8Array, fileSize = bytes.length): Header {
+  const dataStart = headerBytes(bytes, fileSize);
+  const text = headerText(bytes.subarray(LENGTH_BYTES, dataStart));
   checkStructure(text);
   let json: unknown;
   try {
@@ -73,27 +93,11 @@ export function parseHeader(bytes: Uint8Array): Header {
     if (name === "__metadata__") metadata = parseMetadata(value);
     else tensors.set(name, parseEntry(name, value));
   }
-  const dataStart = LENGTH_BYTES + new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
-  checkLayout(tensors, bytes.length - dataStart);
+  checkLayout(tensors, fileSize - dataStart);
   return { tensors, metadata, dataStart };
 }
 
-function headerText(bytes: Uint8Array): string {
-  if (bytes.length < LENGTH_BYTES) {
-    throw malformed("the file must have at least 8 bytes", `current length is ${bytes.length}`);
-  }
-  const length = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
-  if (length > MAX_HEADER_BYTES) {
-    throw malformed(`the header must be at most ${MAX_HEADER_BYTES} bytes`, `current length is ${length}`);
-  }
-  const rest = bytes.length - LENGTH_BYTES;
-  if (length > rest) {
-    throw malformed(
-      `the header must lie within the file, which has ${rest} bytes`,
-      `current length is ${length}`,
-    );
-  }
-  const header = bytes.subarray(LENGTH_BYTES, LENGTH_BYTES + Number(length));
+function headerText(header: Uint8Array): string {
   if (header[0] !== "{".charCodeAt(0)) {
     throw malformed("the header must begin with '{'", `current first byte is ${header[0] ?? "missing"}`);
   }

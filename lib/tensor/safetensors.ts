@@ -5,10 +5,11 @@
  * A file from elsewhere is hostile until it is parsed: every length, offset, shape and name is checked before
  * it is used, and a file that breaks any rule of the format is refused whole.
  */
-import { open } from "node:fs/promises";
+import { type FileHandle, open } from "node:fs/promises";
 import {
   byteLength,
   elementSize,
+  headerBytes,
   isDtype,
   isSizes,
   malformed,
@@ -67,15 +68,21 @@ export function readSafetensors(bytes: Uint8Array): Map<string, SafetensorsTenso
   const result = new Map<string, SafetensorsTensor>();
   for (const [name, { dtype, shape, start, end }] of tensors) {
     const raw = bytes.subarray(dataStart + start, dataStart + end);
-    if (dtype === "BOOL" && raw.some((byte) => byte > 1)) {
-      throw malformed(
-        `tensor ${quote(name)} of dtype BOOL must hold 0 and 1`,
-        "current data hold other bytes",
-      );
-    }
-    result.set(name, { dtype, shape, data: asArray(raw, dtype) } as SafetensorsTensor);
+    result.set(name, tensorOf(name, dtype, shape, raw));
   }
   return result;
+}
+
+function tensorOf(
+  name: string,
+  dtype: SafetensorsDtype,
+  shape: number[],
+  raw: Uint8Array,
+): SafetensorsTensor {
+  if (dtype === "BOOL" && raw.some((byte) => byte > 1)) {
+    throw malformed(`tensor ${quote(name)} of dtype BOOL must hold 0 and 1`, "current data hold other bytes");
+  }
+  return { dtype, shape, data: asArray(raw, dtype) } as SafetensorsTensor;
 }
 
 /**
@@ -94,8 +101,72 @@ export function readSafetensorsMetadata(bytes: Uint8Array): Map<string, string> 
  */
 export async function readSafetensorsFile(path: string): Promise<Map<string, SafetensorsTensor>> {
   const bytes = await readWhole(path);
+  return named(path, () => readSafetensors(bytes));
+}
+
+/** A safetensors file whose header is read, and whose tensors are read one by one. */
+export interface SafetensorsFile {
+  readonly path: string;
+  /** What the header says of each tensor, in its order. */
+  readonly tensors: ReadonlyMap<
+    string,
+    { readonly dtype: SafetensorsDtype; readonly shape: readonly number[] }
+  >;
+  /** The free text under `__metadata__`. */
+  readonly metadata: ReadonlyMap<string, string>;
+  /**
+   * The bytes of one tensor, read from their range of the file.
+   * @throws {RangeError} The file has no tensor of that name.
+   * @throws {SyntaxError} The file has become shorter since it was opened, or holds other bytes than 0 and 1 as BOOL.
+   */
+  read(name: string): Promise<SafetensorsTensor>;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens a safetensors file to read tensors one by one: no more of it than one tensor need be in memory.
+ *
+ * @throws {SyntaxError} As {@linkcode readSafetensors}, naming the file.
+ */
+export async function openSafetensors(path: string): Promise<SafetensorsFile> {
+  const file = await open(path);
+  const range = (from: number, length: number) => readRange(file, from, length);
   try {
-    return readSafetensors(bytes);
+    const { size } = await file.stat();
+    const first = await range(0, 8);
+    const length = named(path, () => headerBytes(first, size));
+    const head = await range(0, length);
+    const { tensors, metadata, dataStart } = named(path, () => parseHeader(head, size));
+    return {
+      path,
+      tensors,
+      metadata,
+      async read(name) {
+        const entry = tensors.get(name);
+        if (!entry) {
+          throw new RangeError(
+            `Cannot read a tensor as the file must have it: current name is ${quote(name)}, file ${path}`,
+          );
+        }
+        const { dtype, shape, start, end } = entry;
+        const raw = await range(dataStart + start, end - start);
+        return named(path, () => {
+          if (raw.length === end - start) return tensorOf(name, dtype, shape, raw);
+          throw malformed("the file must stay as it was opened", `tensor ${quote(name)} is cut off now`);
+        });
+      },
+      close: () => file.close(),
+    };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+/** What `read` gives; its syntax errors name the file. */
+function named<T>(path: string, read: () => T): T {
+  try {
+    return read();
   } catch (error) {
     if (error instanceof SyntaxError) throw new SyntaxError(`${path}: ${error.message}`, { cause: error });
     throw error;
@@ -146,15 +217,32 @@ export function toFloat32(tensor: SafetensorsTensor): Float32Array {
     case "F32":
       return tensor.data;
     case "BF16":
-      return new Float32Array(Uint32Array.from(tensor.data, (bits) => bits << 16).buffer);
+      return fromBrainFloats(tensor.data);
     case "F16":
-      return Float32Array.from(tensor.data, halfToNumber);
+      return fromHalves(tensor.data);
     case "I64":
       return Float32Array.from(tensor.data, Number);
     default:
       return Float32Array.from(tensor.data);
   }
 }
+
+// Plain loops: models have billions of elements, and typed arrays map a hundred times slower.
+function fromBrainFloats(bits: Uint16Array): Float32Array {
+  const words = new Uint32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) words[i] = bits[i]! << 16;
+  return new Float32Array(words.buffer);
+}
+
+function fromHalves(bits: Uint16Array): Float32Array {
+  const table = halves ??= Float32Array.from({ length: 1 << 16 }, (_, index) => halfToNumber(index));
+  const numbers = new Float32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) numbers[i] = table[bits[i]!]!;
+  return numbers;
+}
+
+/** All half-precision numbers by their bits, once they are needed. */
+let halves: Float32Array | undefined;
 
 /** A half-precision number (IEEE 754 binary16) from its bits, exact. */
 function halfToNumber(bits: number): number {
@@ -180,22 +268,23 @@ const CHUNK_BYTES = 1 << 30;
 async function readWhole(path: string): Promise<Uint8Array> {
   const file = await open(path);
   try {
-    const bytes = new Uint8Array((await file.stat()).size);
-    let filled = 0;
-    while (filled < bytes.length) {
-      const { bytesRead } = await file.read(
-        bytes,
-        filled,
-        Math.min(CHUNK_BYTES, bytes.length - filled),
-        filled,
-      );
-      if (bytesRead === 0) break; // shortened meanwhile, which the checks of the layout will find
-      filled += bytesRead;
-    }
-    return bytes.subarray(0, filled);
+    return await readRange(file, 0, (await file.stat()).size);
   } finally {
     await file.close();
   }
+}
+
+/** Fewer bytes only where the file ends before. */
+async function readRange(file: FileHandle, from: number, length: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  let filled = 0;
+  while (filled < length) {
+    const most = Math.min(CHUNK_BYTES, length - filled);
+    const { bytesRead } = await file.read(bytes, filled, most, from + filled);
+    if (bytesRead === 0) break; // shortened meanwhile, which the checks of the layout will find
+    filled += bytesRead;
+  }
+  return bytes.subarray(0, filled);
 }
 
 function requireWritable(name: string, { dtype, shape, data }: SafetensorsTensor): void {

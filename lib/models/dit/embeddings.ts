@@ -282,7 +282,7 @@ function stretched({ start, stop }: CropRegion, axis: 0 | 1, count: number): Flo
   const step = count === 1 ? 0 : f32((last - first) / (count - 1));
   return Float32Array.from(
     { length: count },
-    (_, i) => i < count / 2 ? first + f32(step * i) : last - f32(step * (count - 1 - i)),
+    (_, i) => i < count / 2 ? first + step * i : last - step * (count - 1 - i),
   );
 }
 

@@ -150,7 +150,8 @@ export const SETTINGS: Readonly<Record<Scale, ScaleSetting>> = {
       steps: 240,
       tests: "reject",
     },
-    moves: { window: 50, initialMembers: 5, tournamentShare: 0.2, lookAhead: 4 },
+    // Of sixteen candidates under way about three are trained: duplicates and inactive ones count, too.
+    moves: { window: 50, initialMembers: 5, tournamentShare: 0.2, lookAhead: 16 },
     work: 2000,
     rejectionWork: 1000,
     searches: searches(3, 3),

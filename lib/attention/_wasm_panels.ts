@@ -116,100 +116,145 @@ export function listedPanels(frame: KernelFrame, tileKeys: number): Code {
   );
 }
 
-/** A strip and a panel of listed tiles: from the first key that one of its queries sees to the last one. */
+/** Keys without use that are computed rather than a run of keys ended and another one begun. */
+const BRIDGED = 4;
+
+/**
+ * A strip and a panel of listed tiles: runs of keys, each from the first key that one of the strip's queries sees to the last one, with
+ * short gaps.
+ */
 function listedPanel(
   frame: KernelFrame,
   tileKeys: number,
   [firstTile, endTile]: readonly [Local, Local],
   firstColumn: Local,
 ): Code {
-  const { run, parameter: { edges, patterns, keys }, pitch, scores } = frame;
-  const { tile, edge, pattern, bits, offset } = variables(
-    run,
-    "i32",
-    "tile",
-    "edge",
-    "pattern",
-    "bits",
-    "offset",
+  const { run, parameter: { keys, edges } } = frame;
+  const { tile, edge, bits, offset } = variables(run, "i32", "tile", "edge", "bits", "offset");
+  const { from, to, low } = variables(run, "i32", "from", "to", "low");
+  const patterns = new StripPatterns(frame, tileKeys);
+  const isEnd = i32.eq(tile, endTile);
+  const isApart = i32.gtS(low, i32.add(to, BRIDGED));
+  const isOver = choose("i32", isEnd, 1, choose("i32", bits, isApart, 0));
+  return sequence(
+    set(tile, firstTile),
+    set(offset, 0),
+    set(from, -1),
+    doWhile(
+      sequence(
+        set(bits, 0),
+        when(
+          i32.ltS(tile, endTile),
+          sequence(
+            set(bits, patterns.all),
+            set(edge, word(edges, tile)),
+            when(i32.geS(edge, 0), set(bits, patterns.words(edge, i32.or))),
+          ),
+        ),
+        set(low, i32.add(offset, i32.ctz(bits))),
+        when(
+          i32.and(i32.geS(from, 0), isOver),
+          sequence(
+            listedRun(frame, tileKeys, patterns, { firstTile, firstColumn, from, to }),
+            set(from, -1),
+          ),
+        ),
+        when(
+          bits,
+          sequence(
+            when(i32.ltS(from, 0), set(from, low)),
+            set(to, i32.add(offset, i32.sub(32, i32.clz(bits)))),
+            set(to, smaller(to, i32.sub(keys, i32.mul(firstColumn, tileKeys)))),
+          ),
+        ),
+        set(offset, i32.add(offset, tileKeys)),
+        set(tile, i32.add(tile, 1)),
+      ),
+      i32.leS(tile, endTile),
+    ),
   );
-  const { from, to, key, count, low, high } = variables(
+}
+
+/** The patterns of tiles at edges as the current strip sees them: a word for each query, and so as many bytes as a strip's row. */
+class StripPatterns {
+  readonly #frame: KernelFrame;
+  readonly #pattern: Local;
+  /** The word of a query that sees all keys of the tile. */
+  readonly all: number;
+
+  constructor(frame: KernelFrame, tileKeys: number) {
+    this.#frame = frame;
+    this.#pattern = frame.run.local("i32");
+    this.all = tileKeys === 32 ? -1 : 2 ** tileKeys - 1;
+  }
+
+  /** The address of the words of a pattern. */
+  address(edge: Local): Code {
+    const { parameter, panels, strip, pitch } = this.#frame;
+    const pattern = i32.add(parameter.patterns, i32.mul(edge, panels.tileQueries * FLOAT));
+    return i32.add(pattern, i32.mul(strip, pitch));
+  }
+
+  /** Its words in one. */
+  words(edge: Local, combine: typeof i32.or): Code {
+    const words = Array.from(
+      { length: this.#frame.pitch / FLOAT },
+      (_, index): Code => i32.load(this.#pattern, index * FLOAT),
+    );
+    return sequence(set(this.#pattern, this.address(edge)), words.reduce((a, b) => combine(a, b)));
+  }
+}
+
+/** Keys `from` ... `to` - 1 of a panel, counted from its first one. */
+function listedRun(
+  frame: KernelFrame,
+  tileKeys: number,
+  patterns: StripPatterns,
+  { firstTile, firstColumn, from, to }: Readonly<Record<"firstTile" | "firstColumn" | "from" | "to", Local>>,
+): Code {
+  const { run, parameter: { edges }, pitch, scores } = frame;
+  const { key, count, edge, offset, low, high } = variables(
     run,
     "i32",
-    "from",
-    "to",
     "key",
     "count",
+    "edge",
+    "offset",
     "low",
     "high",
   );
   const work = stripWork(frame);
   const mask = maskScores(frame.module, frame.settings);
-  const patternBytes = frame.panels.tileQueries * FLOAT;
-  const eachTile = (body: Code) =>
-    sequence(
-      set(offset, 0),
-      countUp(
-        tile,
-        firstTile,
-        endTile,
-        1,
-        sequence(set(edge, word(edges, tile)), body, set(offset, i32.add(offset, tileKeys))),
-      ),
-    );
-  const locatePattern = set(
-    pattern,
-    i32.add(i32.add(patterns, i32.mul(edge, patternBytes)), i32.mul(frame.strip, pitch)),
-  );
-  // A pattern has a word for each query, and so a strip's row has as many bytes as its words.
-  const words = (combine: typeof i32.or) =>
-    Array.from({ length: pitch / FLOAT }, (_, index): Code => i32.load(pattern, index * FLOAT))
-      .reduce((a, b) => combine(a, b));
-  const all = tileKeys === 32 ? -1 : 2 ** tileKeys - 1;
+  const tile = i32.add(firstTile, i32.divU(offset, tileKeys));
   return sequence(
-    set(from, -1),
-    set(to, 0),
-    eachTile(sequence(
-      set(bits, all),
-      when(i32.geS(edge, 0), sequence(locatePattern, set(bits, words(i32.or)))),
-      when(
-        bits,
-        sequence(
-          when(i32.ltS(from, 0), set(from, i32.add(offset, i32.ctz(bits)))),
-          set(to, i32.add(offset, i32.sub(32, i32.clz(bits)))),
-        ),
-      ),
-    )),
-    set(key, i32.mul(firstColumn, tileKeys)),
-    set(to, smaller(to, i32.sub(keys, key))),
-    set(key, i32.add(key, from)),
+    set(key, i32.add(i32.mul(firstColumn, tileKeys), from)),
     set(count, i32.sub(to, from)),
-    when(
-      i32.geS(from, 0),
+    work.scores(key, count),
+    countUp(
+      offset,
+      i32.and(from, -tileKeys),
+      to,
+      tileKeys,
       sequence(
-        work.scores(key, count),
-        eachTile(when(
-          i32.geS(edge, 0),
+        set(edge, i32.load(i32.add(edges, i32.shl(tile, 2)))),
+        // Most strips of a tile at an edge see all of it, or nothing.
+        when(
+          choose("i32", i32.geS(edge, 0), i32.ne(patterns.words(edge, i32.and), patterns.all), 0),
           sequence(
             set(low, choose("i32", i32.gtS(from, offset), i32.sub(from, offset), 0)),
             set(high, smaller(i32.sub(to, offset), tileKeys)),
-            locatePattern,
-            // Most strips of a tile at an edge see all of it, or nothing.
-            when(
-              i32.and(i32.ltS(low, high), i32.ne(words(i32.and), all)),
-              call(
-                mask.index,
-                i32.add(scores, i32.mul(i32.sub(offset, from), pitch)),
-                pattern,
-                low,
-                high,
-              ),
+            call(
+              mask.index,
+              i32.add(scores, i32.mul(i32.sub(offset, from), pitch)),
+              patterns.address(edge),
+              low,
+              high,
             ),
           ),
-        )),
-        work.weigh(key, count),
+        ),
       ),
     ),
+    work.weigh(key, count),
   );
 }
 

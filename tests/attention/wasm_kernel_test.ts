@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import * as tf from "@tensorflow/tfjs";
 import { attendKernel, kernelTile } from "../../lib/attention/_wasm_attend.ts";
-import { blockMask, elementMask, full } from "../../lib/attention/masks.ts";
+import { blockMask, elementMask, frameBand, full } from "../../lib/attention/masks.ts";
 import { tileList } from "../../lib/attention/tiles.ts";
 import type { Mask } from "../../lib/attention/types.ts";
 import { stream, useBackend, wasmHeap } from "../../lib/tensor/mod.ts";
@@ -190,6 +190,15 @@ Deno.test("scattered tiles of one row", async () => {
     blocks: Uint8Array.from(blocks),
   });
   check({ batch: 1, heads: 1, queries: rows * 50, keys: columns * 24, dim: 64, mask }, "scattered");
+});
+
+Deno.test("runs of keys with gaps in tiles side by side", async () => {
+  await useBackend("wasm");
+  for (const [frames, frameTokens, half] of [[6, 37, 1], [3, 64, 5], [40, 8, 0], [9, 13, 3]] as const) {
+    const mask = frameBand({ frames, frameTokens, half, text: 5 });
+    const { queries, keys } = mask;
+    check({ batch: 1, heads: 2, queries, keys, dim: 16, mask }, mask.label);
+  }
 });
 
 Deno.test("logits of several hundred", async () => {

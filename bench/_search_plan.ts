@@ -1,5 +1,5 @@
 /** What the evaluation of a candidate consisted of, read from the work that its record has: what a peer must do for the same. */
-import type { Task } from "../experiments/evonorm/_search_candidate.ts";
+import { PASSES, STABILITY_BATCH, type Task } from "../experiments/evonorm/_search_candidate.ts";
 import type { StageOutcome } from "../lib/evolution/mod.ts";
 import { type AnchorName, anchors } from "../lib/models/mod.ts";
 
@@ -13,12 +13,6 @@ export interface AnchorPlan {
 export type StagePlan =
   & { readonly name: string }
   & ({ readonly anchors: AnchorPlan[] } | { readonly norms: number });
-
-/** Passes through the network that an image is counted as, as the candidates of the search count them. */
-const PASSES = { test: 1, training: 3, stability: 9 };
-
-/** Images of the stability test. */
-export const STABILITY_BATCH = 8;
 
 /**
  * The stages that were run, with the steps in each anchor.

@@ -36,7 +36,8 @@ import { onednnFiles, stream, useBackend } from "../lib/tensor/mod.ts";
 import { Contender, report } from "./_contender.ts";
 import { childrenSeconds } from "./_processor_time.ts";
 import { type BenchRow, type BenchSettings, compare, row } from "./_rows.ts";
-import { STABILITY_BATCH, type StagePlan, stagePlans } from "./_search_plan.ts";
+import { STABILITY_BATCH } from "../experiments/evonorm/_search_candidate.ts";
+import { type StagePlan, stagePlans } from "./_search_plan.ts";
 
 const SEED = 0;
 const PROCESSES = navigator.hardwareConcurrency;

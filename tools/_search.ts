@@ -95,7 +95,8 @@ async function evolve(
   const journal = join(out, "journal");
   const { progress, ended } = await search({
     ...options,
-    workers,
+    // One more than there are workers: it waits, and no worker does.
+    workers: Math.min(workers + 1, setting.lookAhead),
     budget,
     journal: new ArrowJournal(journal, names),
     signal,

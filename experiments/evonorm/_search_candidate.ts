@@ -70,13 +70,13 @@ export const STAGES = ["quality", "stability", "training", "limit"] as const;
 export const CRASH = "crash";
 
 /** Images of the stability test: "one small batch" (section 4.3). */
-const STABILITY_BATCH = 8;
+export const STABILITY_BATCH = 8;
 
 /**
  * Passes through the network that one image costs: a training step goes forward and, at twice the price, backward; the
  * gradient of a gradient's norm does all that and, at twice the price again, its backward.
  */
-const PASSES = { test: 1, training: 3, stability: 9 };
+export const PASSES = { test: 1, training: 3, stability: 9 };
 
 /** The trial of a candidate, `graph` in JSON or the name of a published layer. The same task, graph and seed are the same trial, in whichever search. */
 export function candidateTrial(graph: string, task: Task, seed: number): Trial {

@@ -17,7 +17,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { candidateTrial, type Task } from "../experiments/evonorm/_search_candidate.ts";
+import { candidateTrial, STABILITY_BATCH, type Task } from "../experiments/evonorm/_search_candidate.ts";
 import {
   ArrowJournal,
   candidates,
@@ -36,7 +36,6 @@ import { onednnFiles, stream, useBackend } from "../lib/tensor/mod.ts";
 import { Contender, report } from "./_contender.ts";
 import { childrenSeconds } from "./_processor_time.ts";
 import { type BenchRow, type BenchSettings, compare, row } from "./_rows.ts";
-import { STABILITY_BATCH } from "../experiments/evonorm/_search_candidate.ts";
 import { type StagePlan, stagePlans } from "./_search_plan.ts";
 
 const SEED = 0;

@@ -1,6 +1,7 @@
 /**
- * Sums in the order in which NumPy takes them (pairwise, eight partial sums in blocks of up to 128). The scores are
- * defined by it: where two templates fit a picture equally well, the last bit of a sum decides.
+ * Sums in the order in which NumPy takes them: pairwise, eight partial sums in blocks of up to 128. The scores were
+ * published with these; taken in the same order, what was found in a picture is the same to the last bit, and ties and
+ * thresholds fall alike.
  */
 
 const block = 128;

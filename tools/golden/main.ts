@@ -9,14 +9,17 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { availableBackends, type BackendName, useBackend } from "../../lib/tensor/mod.ts";
 import { checkAttention } from "./attention.ts";
+import { checkEmbeddings } from "./embeddings.ts";
 import { checkEvolution } from "./evolution.ts";
 import { checkGraphs } from "./graphs.ts";
 import { checkLayers } from "./layers.ts";
 import { checkMaskStats } from "./mask_stats.ts";
+import { checkMetrics } from "./metrics.ts";
 import { checkModels } from "./models.ts";
 import { checkOverTime } from "./over_time.ts";
 import { type Evaluation, type GroupReport, render } from "./report.ts";
 import { checkRivals } from "./rivals.ts";
+import { checkSchedulers } from "./schedulers.ts";
 import { checkStability } from "./stability.ts";
 
 /** The checks of a group of reference values: a folder in, comparisons out. */
@@ -33,10 +36,13 @@ const groups: Record<
   over_time: checkOverTime,
   rivals: checkRivals,
   mask_stats: checkMaskStats,
+  schedulers: checkSchedulers,
+  metrics: checkMetrics,
+  embeddings: checkEmbeddings,
 };
 
 /** Groups that compute no tensors: they are checked once, whatever the backends. */
-const withoutBackend: readonly string[] = ["evolution", "mask_stats"];
+const withoutBackend: readonly string[] = ["evolution", "mask_stats", "schedulers", "metrics", "embeddings"];
 
 /** The reference values that the repository carries: of layers, and of attention. */
 export const [defaultFolder, attentionFolder] = ["evonorm", "diffusion"].map((name) =>

@@ -39,8 +39,8 @@ export interface Plan {
   readonly parts: readonly Part[];
 }
 
-/** Scores of a part, at most, unless one row of tiles has more: their passes stay in the second-level cache. */
-export const mostScores = 2 ** 18;
+/** Scores of a part, at most, unless one row of tiles has more: 2 MiB, which products of full speed need and caches hold. */
+export const mostScores = 2 ** 19;
 
 /** Biases are kept with their plan up to so many numbers (16 MiB). */
 const mostKept = 2 ** 22;

@@ -110,7 +110,10 @@ export function denseFlops({ tokens, dim, heads }: ModelShape): number {
  * Counts a sampling run.
  *
  * ```ts
- * runCost({ model: modelShape("PixArt-1024"), method, mask: band(4096, 64), steps: 20 }).share; // 0.423
+ * import { band, modelShape, publishedSchedule, rettention, runCost } from "@normlab/normlab/attention";
+ * const mask = band(4096, 64);
+ * const method = rettention({ mask, schedule: publishedSchedule("pixart") });
+ * console.log(runCost({ model: modelShape("PixArt-1024"), method, mask, steps: 20 }).share); // 0.423
  * ```
  *
  * @throws {TypeError} on a mask of another number of tokens or heads

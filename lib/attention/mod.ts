@@ -8,7 +8,14 @@
  * A **mask** is a value that says which keys each query sees, row by row, and labels itself: {@linkcode band}, {@linkcode frameBand} for
  * video with dense text, {@linkcode tileWindow}, {@linkcode blockMask}, {@linkcode elementMask}, or any rows ({@linkcode maskOfRows}).
  * What it costs follows from the tiles that it touches, {@linkcode occupancy}, and these from the order of the tokens: a **layout**
- * ({@linkcode tileLayout}, {@linkcode tokenMajorLayout}) is applied once around a model.
+ * ({@linkcode tileLayout}, {@linkcode tokenMajorLayout}) is applied once around a model. {@linkcode drawMask} shows a mask,
+ * {@linkcode runCost} counts a whole sampling run.
+ *
+ * A **selection** makes masks from the data or from the shape of a video, as the rivals do: {@linkcode minferenceBlocks},
+ * {@linkcode verticalSlash}, {@linkcode sparseVideoGen}, {@linkcode spargeAttention}, {@linkcode xAttention},
+ * {@linkcode radialAttention}, {@linkcode slidingTiles}. A **method** says what each step of a sampling run computes and remembers, with
+ * its state as a value: {@linkcode rettention}, {@linkcode ditfastattn}, {@linkcode outputSharing}, {@linkcode selective} for the
+ * selections, and {@linkcode fittedGain}, the kit's own.
  *
  * This room imports only `tensor` and `wasm`.
  *

@@ -23,6 +23,8 @@ export interface SelectiveOptions {
  * SpargeAttn, XAttention and others without a cache. So the Re-ttention paper ran them, with its own schedule.
  *
  * ```ts
+ * import { minferenceBlocks, publishedSchedule, selective } from "@normlab/normlab/attention";
+ * const schedule = publishedSchedule("pixart");
  * selective({ name: "MInference", settings: "16 blocks of 64", schedule, select: (q, k) => minferenceBlocks(q, k, { top: 16 }) });
  * ```
  */

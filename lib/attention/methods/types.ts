@@ -70,9 +70,16 @@ export type Reads = "all" | "conditional" | "nothing";
  * A method itself remembers nothing: samplings with states of their own can take turns.
  *
  * ```ts
- * let state = method.begin({ layers: 28, batch: 2, heads: 16, tokens: 4096, dim: 72, steps: 20 });
- * // in layer 3, at denoising step 7
- * const stepped = await method.step(state, { layer: 3, step: 7 }, q, k, v);
+ * import * as tf from "@tensorflow/tfjs";
+ * import { fullAttention, type Method } from "@normlab/normlab/attention";
+ * import { useBackend } from "@normlab/normlab/tensor";
+ *
+ * await useBackend("wasm");
+ * const method: Method = fullAttention();
+ * let state = method.begin({ layers: 1, batch: 2, heads: 4, tokens: 64, dim: 8, steps: 20 });
+ * const q = tf.zeros<tf.Rank.R4>([2, 4, 64, 8]);
+ * // in layer 0, at the first denoising step
+ * const stepped = await method.step(state, { layer: 0, step: 0 }, q, q, q);
  * state = stepped.state;
  * ```
  */

@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { availableBackends, type BackendName, useBackend } from "../../lib/tensor/mod.ts";
 import { checkAttention } from "./attention.ts";
+import { checkTransformers, holdsTransformers } from "./dit.ts";
 import { checkEmbeddings } from "./embeddings.ts";
 import { checkEvolution } from "./evolution.ts";
 import { checkGraphs } from "./graphs.ts";
@@ -30,7 +31,8 @@ const groups: Record<
   layers: async (folder, evaluation) => ({ comparisons: await checkLayers(folder, evaluation), skipped: [] }),
   graphs: checkGraphs,
   stability: checkStability,
-  models: checkModels,
+  models: async (folder, evaluation) =>
+    await holdsTransformers(folder) ? checkTransformers(folder, evaluation) : checkModels(folder, evaluation),
   evolution: checkEvolution,
   attention: checkAttention,
   over_time: checkOverTime,

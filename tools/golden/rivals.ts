@@ -36,7 +36,7 @@ export async function checkRivals(
   return {
     comparisons: rivals.flatMap(({ comparisons }) => comparisons),
     skipped: [
-      "ditfastattn_plan: its plan is made by running a model",
+      "ditfastattn_plan: its plan comes of runs of a model, checked in the group models",
       ...new Set(rivals.flatMap(({ skipped }) => skipped)),
     ],
   };

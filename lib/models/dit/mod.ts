@@ -6,6 +6,14 @@
  * makes of a method of the room `attention` and its state.
  */
 export {
+  type Autoencoder,
+  autoencoder,
+  type AutoencoderConfig,
+  autoencoderConfig,
+  autoencoderParameters,
+  loadAutoencoder,
+} from "./autoencoder.ts";
+export {
   type Checkpoint,
   CheckpointError,
   type LoadOptions,

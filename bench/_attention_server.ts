@@ -159,7 +159,7 @@ await serve<AttentionRequest>((request) => {
       // The first time until the engine has optimised the kernel.
       const key = JSON.stringify([request.folder, request.phase]);
       const end = performance.now() + 500;
-      for (let count = 1; !warm.has(key) && (count < 5 || performance.now() < end); count++) warmUp();
+      for (let count = 1; !warm.has(key) && (count < 2 || performance.now() < end); count++) warmUp();
       warm.add(key);
       const mask = maskOf(request.mask, request.shape[2]);
       const percent = (share: number) => `${(100 * share).toFixed(2)}%`;

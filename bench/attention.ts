@@ -291,9 +291,7 @@ async function entries(python: string): Promise<Entry[]> {
       : []),
     peer(DENSE, "", ["dense"], "dense"),
     peer(MASKED, "", [SPARSE], "mask"),
-    ...FLEX_BLOCKS.map((block) =>
-      peer(FLEX, `blocks of ${block}`, [SPARSE, "sparse, rho O + R"], "flex", String(block))
-    ),
+    ...FLEX_BLOCKS.map((block) => peer(FLEX, `blocks of ${block}`, [SPARSE], "flex", String(block))),
   ];
 }
 

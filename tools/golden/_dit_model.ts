@@ -24,6 +24,8 @@ export interface BoundModel {
   readonly textTokens: number;
   /** [batch, heads, tokens, dim] after the output projection of a self-attention, without its bias: [batch, tokens, width]. */
   readonly projected: (layer: number, x: tf.Tensor4D) => tf.Tensor3D;
+  /** Tokens of self-attention, of latents of a shape. */
+  tokens(shape: readonly number[]): number;
   inputs(sample: tf.Tensor, timestep: number | ArrayLike<number>): unknown;
   dispose(): void;
 }
@@ -80,6 +82,7 @@ export async function bindModel(folder: string, tensors: Tensors): Promise<Bound
       const rows = tf.reshape<tf.Rank.R2>(tf.transpose(x, [0, 2, 1, 3]), [batch * tokens, heads * dim]);
       return tf.reshape(tf.matMul(rows, weight, false, true), [batch, tokens, shape[0]!]);
     },
+    tokens: (shape) => model.tokens({ ...conditions[loaded.kind], sample: { shape } }),
     inputs: (sample, timestep) => ({ ...conditions[loaded.kind], sample, timestep }),
     dispose() {
       model.dispose();

@@ -12,9 +12,9 @@ import {
   searchPlan,
 } from "../../lib/attention/mod.ts";
 import { readScheduler } from "../../lib/diffusion/mod.ts";
-import { type MethodAttention, methodAttention } from "../../lib/models/mod.ts";
+import { methodAttention } from "../../lib/models/mod.ts";
 import { bindModel, readTensors } from "./_dit_model.ts";
-import { guide, sample } from "./_dit_run.ts";
+import { attentionOf, guidedModel, runOf } from "./_dit_run.ts";
 import { compare, type Comparison } from "./report.ts";
 
 interface Plan {
@@ -48,11 +48,9 @@ export async function checkPlan(models: string, rivals: string): Promise<Compari
   const bound = await bindModel(folder, tensors);
   const scheduler = await readScheduler(join(folder, "scheduler", "scheduler_config.json"));
   const { model } = bound;
-  const { layers, heads, dim } = model;
   const { steps, guidance, tokens } = facts;
   const mask = band(tokens, facts.window[0]);
   const { data, shape } = tensors.get("in.latents")!;
-  const batch = 2 * shape[0]!;
   const comparisons: Comparison[] = [];
   const finalOf = (name: string, latents: Float32Array) => {
     const reference = tensors.get(`final_latents_${name}`)!;
@@ -61,40 +59,42 @@ export async function checkPlan(models: string, rivals: string): Promise<Compari
       compare(`ditfastattn_plan/${name}/latents`, latents, values, reference.shape, LATENTS_TOLERANCE),
     );
   };
-  finalOf("dense", await sample(bound, scheduler, fullAttention(), tensors, facts));
+  finalOf("dense", await runOf(bound, scheduler, fullAttention(), tensors, facts));
   for (const [name, run] of Object.entries(facts.runs)) {
     let latents = data as Float32Array;
     let noise = scheduler.begin(steps);
     const trial = (choices: readonly PlanChoice[]) => ditfastattnTrial({ mask, choices });
-    const first = trial(Array.from({ length: layers }, () => "full_attn"));
-    let place: MethodAttention = methodAttention(
-      first,
-      first.begin({ layers, batch, heads, tokens, dim, steps }),
+    let place = attentionOf(
+      bound,
+      trial(Array.from({ length: model.layers }, () => "full_attn")),
+      shape,
+      steps,
     );
-    const outputOf = async (step: number, at: MethodAttention) => {
-      const both = tf.tidy(() => tf.concat([tf.tensor(latents, shape), tf.tensor(latents, shape)], 0));
-      const output = model.forward(bound.inputs(both, noise.timesteps[step]!), { attention: at.attention });
-      const values = await output.data() as Float32Array;
-      const outputShape = output.shape;
-      tf.dispose([both, output]);
-      return { values, outputShape };
-    };
+    const at = (step: number) => ({ step, steps, timestep: noise.timesteps[step]! });
     const { table, trials } = await searchPlan({
-      layers,
+      layers: model.layers,
       steps,
       threshold: run.delta,
       candidates: run.candidate_methods,
       async output(step, choices) {
         const copy = place.copy(trial(choices));
-        const { values } = await outputOf(step, copy);
+        const both = tf.tidy(() => tf.concat([tf.tensor(latents, shape), tf.tensor(latents, shape)], 0));
+        const output = model.forward(bound.inputs(both, at(step).timestep), { attention: copy.attention });
+        const values = await output.data();
+        tf.dispose([both, output]);
         copy.dispose();
         return values;
       },
       async advance(step, choices) {
         place = methodAttention(trial(choices), place.state);
-        const { values, outputShape } = await outputOf(step, place);
-        const guided = guide(values, outputShape, shape, guidance, false);
-        ({ previous: latents, state: noise } = scheduler.step(noise, guided, latents));
+        const input = tf.tensor(latents, shape);
+        const output = await guidedModel(bound, () => place.attention, shape, guidance)(input, at(step));
+        ({ previous: latents, state: noise } = scheduler.step(
+          noise,
+          Float32Array.from(await output.data()),
+          latents,
+        ));
+        tf.dispose([input, output]);
       },
     });
     place.dispose();
@@ -119,11 +119,11 @@ export async function checkPlan(models: string, rivals: string): Promise<Compari
         wanted.map(({ loss }) => loss),
         LOSS_TOLERANCE,
       ),
-      compare(`ditfastattn_plan/${name}/table`, coded(table), coded(reference), [layers, steps], 0),
+      compare(`ditfastattn_plan/${name}/table`, coded(table), coded(reference), [model.layers, steps], 0),
     );
     finalOf(
       `delta${name}`,
-      await sample(bound, scheduler, ditfastattn({ mask, table: reference }), tensors, facts),
+      await runOf(bound, scheduler, ditfastattn({ mask, table: reference }), tensors, facts),
     );
   }
   bound.dispose();

@@ -14,8 +14,20 @@ import {
   rettention,
   type ScheduledMethod,
 } from "../../lib/attention/mod.ts";
-import { readScheduler, type Scheduler } from "../../lib/diffusion/mod.ts";
-import { type CogVideoXConfig, type MethodAttention, methodAttention } from "../../lib/models/mod.ts";
+import {
+  beginSampling,
+  guided,
+  type ModelFunction,
+  readScheduler,
+  sample,
+  type Scheduler,
+} from "../../lib/diffusion/mod.ts";
+import {
+  type CogVideoXConfig,
+  type MethodAttention,
+  methodAttention,
+  type SelfAttention,
+} from "../../lib/models/mod.ts";
 import { bindModel, type BoundModel, type Deviations, readTensors, type Tensors } from "./_dit_model.ts";
 import { compare, type Comparison } from "./report.ts";
 
@@ -63,7 +75,7 @@ export async function checkRuns(
         ),
       );
     };
-    const latents = await sample(bound, scheduler, method, tensors, facts, {
+    const latents = await runOf(bound, scheduler, method, tensors, facts, {
       async afterStep(step, latents, run) {
         check(`after_step${step}`, latents);
         const place = { name, variant, step, tolerance: statistics };
@@ -140,11 +152,11 @@ function methodOf(
 interface Watch {
   afterStep?(step: number, latents: Float32Array, run: MethodAttention): Promise<void> | void;
   timesteps?(timesteps: readonly number[]): void;
-  guided?(values: Float32Array): void;
+  guided?(values: ArrayLike<number>): void;
 }
 
-/** A guided run; the last latents. */
-export async function sample(
+/** A guided run with the noise of the reference; the last latents. */
+export async function runOf(
   bound: BoundModel,
   scheduler: Scheduler,
   method: DirectMethod,
@@ -153,69 +165,57 @@ export async function sample(
   watch: Watch = {},
 ): Promise<Float32Array> {
   const { data, shape } = tensors.get("in.latents")!;
-  const guidedShape = [2 * shape[0]!, ...shape.slice(1)];
-  const { model } = bound;
-  let latents: Float32Array = data as Float32Array;
-  let state = scheduler.begin(steps);
-  watch.timesteps?.(state.timesteps);
-  let run: MethodAttention | undefined;
-  let draw = 0;
-  for (const [step, timestep] of state.timesteps.entries()) {
-    const both = tf.tidy(() => tf.concat([tf.tensor(latents, shape), tf.tensor(latents, shape)], 0));
-    const inputs = bound.inputs(tf.reshape(both, guidedShape), timestep);
-    const context = {
-      layers: model.layers,
-      batch: guidedShape[0]!,
-      heads: model.heads,
-      dim: model.dim,
-      steps,
-    };
-    run ??= methodAttention(method, method.begin({ ...context, tokens: model.tokens(inputs) }), {
-      conditional: bound.kind === "dit" ? "first half" : "second half",
-    });
-    const output = model.forward(inputs, { attention: run.attention });
-    const values = guide(
-      await output.data() as Float32Array,
-      output.shape,
-      shape,
-      guidance,
-      bound.kind === "dit",
-    );
-    tf.dispose([both, output, (inputs as { sample: tf.Tensor }).sample]);
-    if (step === 0) watch.guided?.(values);
-    const noise = scheduler.needsNoise(state)
-      ? (tensors.get("in.noise")!.data as Float32Array).subarray(
-        draw * latents.length,
-        ++draw * latents.length,
-      )
-      : undefined;
-    ({ previous: latents, state } = scheduler.step(state, values, latents, noise));
-    await watch.afterStep?.(step, latents, run);
-  }
-  run?.dispose();
+  const state = beginSampling({ scheduler, steps, shape, seed: 0, latents: data as Float32Array });
+  watch.timesteps?.(state.scheduler.timesteps);
+  const run = attentionOf(bound, method, shape, steps);
+  const predict = guidedModel(bound, () => run.attention, shape, guidance);
+  const { latents } = await sample(state, {
+    scheduler,
+    async model(latents, place) {
+      const output = await predict(latents, place);
+      if (place.step === 0) watch.guided?.(await output.data());
+      return output;
+    },
+    noise(step) {
+      const { data: noise } = tensors.get("in.noise")!;
+      return (noise as Float32Array).subarray(step * data.length, (step + 1) * data.length);
+    },
+    onStep: ({ made, state }) => watch.afterStep?.(made - 1, state.latents, run),
+  });
+  run.dispose();
   return latents;
 }
 
-/** `u + g (c - u)` of the channels that tell the noise, for half the batch. */
-export function guide(
-  output: Float32Array,
-  outputShape: readonly number[],
+/** A method at its first step, for both halves of a batch of latents. */
+export function attentionOf(
+  bound: BoundModel,
+  method: DirectMethod,
   shape: readonly number[],
-  guidance: number,
-  conditionalFirst: boolean,
-): Float32Array {
-  const half = output.length / 2;
-  const [first, second] = [output.subarray(0, half), output.subarray(half)];
-  const [free, told] = conditionalFirst ? [second, first] : [first, second];
-  const guided = free.map((value, i) =>
-    Math.fround(value + Math.fround(guidance * Math.fround(told[i]! - value)))
+  steps: number,
+): MethodAttention {
+  const { layers, heads, dim } = bound.model;
+  const tokens = bound.tokens(shape);
+  const context = { layers, batch: 2 * shape[0]!, heads, dim, tokens, steps };
+  const conditional = bound.kind === "dit" ? "first half" : "second half";
+  return methodAttention(method, method.begin(context), { conditional });
+}
+
+/** The model with guidance of the channels that tell the noise. */
+export function guidedModel(
+  bound: BoundModel,
+  attention: () => SelfAttention,
+  shape: readonly number[],
+  scale: number,
+): ModelFunction {
+  return guided(
+    (latents, { timestep }) =>
+      bound.model.forward(bound.inputs(latents, timestep), { attention: attention() }),
+    {
+      scale,
+      conditionalHalf: bound.kind === "dit" ? "first" : "second",
+      ...(bound.kind === "cogvideox" ? {} : { channels: shape[1]! }),
+    },
   );
-  const rows = shape[0]!;
-  const size = shape.slice(1).reduce((a, b) => a * b, 1);
-  const all = outputShape.slice(1).reduce((a, b) => a * b, 1);
-  const kept = new Float32Array(rows * size);
-  for (let row = 0; row < rows; row++) kept.set(guided.subarray(row * all, row * all + size), row * size);
-  return kept;
 }
 
 /** Sparse steps between two refreshes. */

@@ -79,9 +79,18 @@ export function beginSampling({ scheduler, steps, shape, seed, latents }: Sampli
  * Makes the steps of a run that are left. Deterministic: a run that was stopped, saved and restored gives the same latents bit for bit as one
  * that was not, if what the model remembers is restored too.
  *
+ * @example
  * ```ts
- * const setup = { scheduler, steps: 20, shape: [1, 4, 64, 64], seed: 7 };
- * const { latents } = await sample(beginSampling(setup), { scheduler, model: guided(model, { scale: 4.5 }) });
+ * import * as tf from "@tensorflow/tfjs";
+ * import { beginSampling, guided, makeScheduler, sample } from "@normlab/normlab/diffusion";
+ * import { useBackend } from "@normlab/normlab/tensor";
+ *
+ * await useBackend("wasm");
+ * const scheduler = makeScheduler({ _class_name: "DPMSolverMultistepScheduler" });
+ * const model = guided((latents) => tf.mul(latents, 0.5), { scale: 4.5 });
+ * const begun = beginSampling({ scheduler, steps: 20, shape: [1, 4, 8, 8], seed: 7 });
+ * const { latents } = await sample(begun, { scheduler, model, onStep: ({ made }) => console.log(made) });
+ * console.log(latents.length); // 256
  * ```
  *
  * @throws {TypeError} on a state of another scheduler, or an output of another shape than the latents

@@ -29,11 +29,16 @@ export interface SchedulerStep {
  * arithmetic is float32, operation by operation as in diffusers 0.42, and the same on every machine but for the last digit of `exp` and
  * `log` in a few coefficients.
  *
+ * @example
  * ```ts
+ * import { makeScheduler } from "@normlab/normlab/diffusion";
+ *
+ * const scheduler = makeScheduler({ _class_name: "DDIMScheduler", clip_sample: false });
+ * let latents: Float32Array = Float32Array.of(1, -0.5);
  * let state = scheduler.begin(20);
- * for (const timestep of state.timesteps) {
- *   const { previous, state: next } = scheduler.step(state, await model(latents, timestep), latents);
- *   [latents, state] = [previous, next];
+ * while (state.step < state.timesteps.length) {
+ *   const output = latents.map((value) => 0.5 * value); // what a model makes of them at state.timesteps[state.step]
+ *   ({ previous: latents, state } = scheduler.step(state, output, latents));
  * }
  * ```
  */

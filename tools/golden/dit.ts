@@ -26,10 +26,13 @@ export async function holdsTransformers(folder: string): Promise<boolean> {
   return await isFile(join(folder, "report.json"));
 }
 
-/** Compares forward passes with each way to attend; whole runs once, with whatever `attend` takes by itself. */
+/**
+ * Compares forward passes with each way to attend; whole runs (of the models `running`) once, with whatever `attend` takes by itself.
+ */
 export async function checkTransformers(
   folder: string,
   { evaluation }: Evaluation,
+  running: readonly string[] = names,
 ): Promise<{ comparisons: Comparison[]; skipped: string[] }> {
   const { models }: Report = JSON.parse(await readFile(join(folder, "report.json"), "utf8"));
   const comparisons: Comparison[] = [];
@@ -40,14 +43,17 @@ export async function checkTransformers(
     const { forward_max_abs_f32_vs_f64: deviations = {}, run } = models[name] ?? {};
     const own = join(folder, name);
     comparisons.push(...await checkForward(own, name, implementation, deviations));
-    if (!run || evaluation !== "compiled") continue;
+    if (!run || evaluation !== "compiled" || !running.includes(name)) continue;
     if (backend === "webgpu") skipped.push(`runs of ${name}: on webgpu forward passes only`);
     else comparisons.push(...await checkRuns(own, name, run, deviations));
   }
   const { max_abs_f32_vs_f64 = ENCODER_DEVIATION } = models.vae_tiny ?? {};
   comparisons.push(...await checkAutoencoder(join(folder, "vae_tiny"), max_abs_f32_vs_f64));
   const rivals = join(folder, "..", "rivals");
-  if (evaluation === "compiled" && await isFile(join(rivals, "ditfastattn_plan.json"))) {
+  if (
+    evaluation === "compiled" && running.includes("pixart") &&
+    await isFile(join(rivals, "ditfastattn_plan.json"))
+  ) {
     if (backend === "webgpu") skipped.push("plan of DiTFastAttn: on webgpu forward passes only");
     else comparisons.push(...await checkPlan(folder, rivals));
   }

@@ -210,7 +210,9 @@ function halved(scope: Scope, name: string, x: tf.Tensor4D): tf.Tensor4D {
 /** Each pixel four times. */
 function doubled(x: tf.Tensor4D): tf.Tensor4D {
   const [batch, height, width, channels] = x.shape;
-  const rows = tf.tile(tf.reshape(x, [batch * height, 1, width, 1, channels]), [1, 2, 1, 2, 1]);
+  // Two tilings of rank 3: of rank 5 and above WebGPU has none.
+  const columns = tf.tile(tf.reshape(x, [batch * height * width, 1, channels]), [1, 2, 1]);
+  const rows = tf.tile(tf.reshape(columns, [batch * height, 1, 2 * width * channels]), [1, 2, 1]);
   return tf.reshape(rows, [batch, 2 * height, 2 * width, channels]);
 }
 

@@ -44,7 +44,7 @@ export async function writeTiny({ config, tensors }: TinyCheckpoint, shards?: nu
 }
 
 /** float32 to the nearest bfloat16, ties to even. */
-export function toBfloat16(values: Float32Array): Uint16Array {
+export function toBfloat16(values: Float32Array): Uint16Array<ArrayBuffer> {
   const bits = new Uint32Array(values.slice().buffer);
   return Uint16Array.from(bits, (word) => (word + 0x7fff + ((word >>> 16) & 1)) >>> 16);
 }

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
+  openSafetensors,
   readSafetensors,
   readSafetensorsFile,
   readSafetensorsMetadata,
@@ -348,6 +349,46 @@ Deno.test("a bad file on disk is named", async () => {
       return true;
     });
     await assert.rejects(readSafetensorsFile(join(folder, "none")), /ENOENT|No such file/);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+Deno.test("tensor by tensor a file gives what it gives as a whole; hostile files are refused alike", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "normlab-test-"));
+  const path = join(folder, "one.safetensors");
+  try {
+    await writeFile(path, writeSafetensors(everyDtype, { format: "pt" }));
+    const file = await openSafetensors(path);
+    assert.deepEqual([...file.metadata], [["format", "pt"]]);
+    assert.deepEqual([...file.tensors.keys()].sort(), [...everyDtype.keys()].sort());
+    for (const name of [...everyDtype.keys()].reverse()) {
+      assert.deepEqual(await file.read(name), everyDtype.get(name));
+      assert.deepEqual(file.tensors.get(name)!.shape, everyDtype.get(name)!.shape);
+    }
+    await assert.rejects(file.read("none"), { name: "RangeError", message: /current name is "none"/ });
+    await truncate(path, (await readFile(path)).length - 1);
+    const last = [...file.tensors.keys()].at(-1)!;
+    await assert.rejects(file.read(last), { name: "SyntaxError", message: /is cut off now/ });
+    await file.close();
+
+    for (const [title, [bytes, message]] of Object.entries(attacks)) {
+      await writeFile(path, bytes);
+      const read = async () => {
+        const file = await openSafetensors(path);
+        try {
+          for (const name of file.tensors.keys()) await file.read(name);
+        } finally {
+          await file.close();
+        }
+      };
+      await assert.rejects(read, (error: Error) => {
+        assert.equal(error.constructor, SyntaxError, title);
+        assert.match(error.message, message);
+        assert.ok(error.message.startsWith(`${path}: Cannot read safetensors as`));
+        return true;
+      });
+    }
   } finally {
     await rm(folder, { recursive: true });
   }

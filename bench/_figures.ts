@@ -201,7 +201,7 @@ function attentionFigure(rows: readonly BenchRow[]): FigureSpec | null {
       "Dots: the time of each contender over PyTorch's dense attention by case, one panel for dense and one for sparse.",
   };
   const dots = chosen.map((r) => ({
-    line: `${r.case}, [${r.shape}]`,
+    line: r.case,
     contender: r.contender,
     panel: r.phase,
     value: r.ratio!,

@@ -4,7 +4,7 @@ import { type ImageModel, resnet } from "../lib/models/mod.ts";
 import { type BackendName, stream, useBackend } from "../lib/tensor/mod.ts";
 import { type LabelledBatch, Sgd, trainStep } from "../lib/train/mod.ts";
 import { serve, type Timing } from "./_contender.ts";
-import { residentMib, resetPeak } from "./_resident_memory.ts";
+import { resetPeak, residentMib } from "./_resident_memory.ts";
 
 /** A ResNet with one batch, and how long to train it. */
 export interface TrainingRequest {

@@ -159,6 +159,14 @@ Deno.test("options: only with their class, and within range", () => {
     () => makeScheduler({ ...flow, use_dynamic_shifting: true }),
     /'use_dynamic_shifting' must be false without the option 'mu'/,
   );
+  assert.throws(
+    () => makeScheduler(flow, { sigmas: [1, 0] }),
+    /'sigmas' must be above 0 and at most 1: .* is 0/,
+  );
+  assert.throws(
+    () => makeScheduler({ ...flow, use_dynamic_shifting: true }, { mu: NaN }),
+    /'mu' must be finite: current mu is NaN/,
+  );
   assert.throws(() => makeScheduler(flow, { sigmas: [1, 0.5] }).begin(3), /must be the number of sigmas, 2/);
   // From 0.5 at 256 tokens to 1.15 at 4096.
   assert.deepEqual([256, 4096].map((tokens) => Math.round(100 * dynamicShift(tokens))), [50, 115]);

@@ -18,7 +18,7 @@ interface SolverPlan extends Plan {
   }[];
 }
 
-/** What the exponential of karras-style sigmas is. */
+/** Sigmas by Karras are evenly spaced in their root of this degree. */
 const RHO = 7;
 /** Below this number of steps the last ones are of lower order, unless the last sigma is 0, where they always are. */
 const FEW_STEPS = 15;

@@ -23,7 +23,7 @@ export interface FlowOptions {
  * s sigma / (1 + (s - 1) sigma), or with dynamic shifting by e^mu / (e^mu + 1/sigma - 1).
  *
  * Source: Esser et al., arXiv 2403.03206; `FlowMatchEulerDiscreteScheduler` of diffusers.
- * @throws {RangeError} on settings that are not supported, or `mu` that is missing or without use
+ * @throws {RangeError} on settings that are not supported, `mu` that is missing or without use, or sigmas outside of (0, 1]
  */
 export function flowEuler(settings: Settings, { mu, sigmas: given }: FlowOptions): Scheduler {
   const count = settings.whole("num_train_timesteps", 1000, 1);
@@ -46,6 +46,9 @@ export function flowEuler(settings: Settings, { mu, sigmas: given }: FlowOptions
       dynamic ? "false without the option 'mu'" : "true with the option 'mu'",
     );
   }
+  const wrong = given?.find((sigma) => !(sigma > 0 && sigma <= 1));
+  if (wrong !== undefined) throw refused("sigmas", "above 0 and at most 1", wrong);
+  if (mu !== undefined && !Number.isFinite(mu)) throw refused("mu", "finite", mu);
   if (mu !== undefined) settings.add("mu", mu);
   if (given) settings.add("sigmas", given);
 
@@ -92,4 +95,10 @@ export function flowEuler(settings: Settings, { mu, sigmas: given }: FlowOptions
       };
     },
   });
+}
+
+function refused(name: string, requirement: string, value: number): RangeError {
+  return new RangeError(
+    `Cannot make FlowMatchEulerDiscreteScheduler as '${name}' must be ${requirement}: current ${name} is ${value}`,
+  );
 }

@@ -1,4 +1,7 @@
-/** The layers that diffusion transformers are made of. Weights come by name from a {@linkcode Scope}. */
+/**
+ * The layers that diffusion transformers are made of. Weights come by name from a {@linkcode Scope}. Each frees what it needs in between:
+ * at the size of published models that is most of what a pass takes.
+ */
 import * as tf from "@tensorflow/tfjs";
 import { attend } from "../../attention/mod.ts";
 import type { EmbeddingTable } from "./embeddings.ts";
@@ -41,25 +44,30 @@ export function linear<T extends tf.Tensor>(scope: Scope, name: string, x: T): T
 
 /** Over the last axis, with biased variance; `name` with weight and bias where there are such. */
 export function layerNorm<T extends tf.Tensor>(x: T, epsilon: number, scope?: Scope, name?: string): T {
-  const centered = tf.sub(x, tf.mean(x, -1, true));
-  const variance = tf.mean(tf.square(centered), -1, true);
-  const normed = tf.mul(centered, tf.rsqrt(tf.add(variance, epsilon)));
-  const weight = scope?.find(`${name}.weight`);
-  const bias = scope?.find(`${name}.bias`);
-  const scaled = weight ? tf.mul(normed, weight) : normed;
-  return (bias ? tf.add(scaled, bias) : scaled) as T;
+  return tf.tidy(() => {
+    const centered = tf.sub(x, tf.mean(x, -1, true));
+    const variance = tf.tidy(() => tf.mean(tf.square(centered), -1, true));
+    const normed = tf.mul(centered, tf.rsqrt(tf.add(variance, epsilon)));
+    const weight = scope?.find(`${name}.weight`);
+    const bias = scope?.find(`${name}.bias`);
+    const scaled = weight ? tf.mul(normed, weight) : normed;
+    return (bias ? tf.add(scaled, bias) : scaled) as T;
+  });
 }
 
 /** `x sigmoid(x)` */
 export function silu<T extends tf.Tensor>(x: T): T {
-  return tf.mul<T>(x, tf.sigmoid(x));
+  return tf.tidy(() => tf.mul<T>(x, tf.sigmoid(x)));
 }
 
 /** GELU by its tanh form: `x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))`. */
 export function gelu<T extends tf.Tensor>(x: T): T {
   const factor = 2 * Math.sqrt(2 / Math.PI);
-  const cubic = tf.add(tf.mul(tf.square(x), factor * 0.044715), factor);
-  return tf.mul<T>(x, tf.sigmoid(tf.mul(x, cubic)));
+  return tf.tidy(() => {
+    const slope = tf.tidy(() => tf.add(tf.mul(tf.square(x), factor * 0.044715), factor));
+    const share = tf.tidy(() => tf.sigmoid(tf.mul(x, slope)));
+    return tf.mul<T>(x, share);
+  });
 }
 
 /** Two linear layers `linear_1`, `linear_2` with an activation between them. */
@@ -69,12 +77,12 @@ export function mlp<T extends tf.Tensor>(scope: Scope, x: T, activation: (x: T) 
 
 /** The feed-forward of diffusers with GELU: [..., width] -> [..., width]. */
 export function feedForward<T extends tf.Tensor>(scope: Scope, x: T): T {
-  return linear(scope, "net.2", gelu(linear(scope, "net.0.proj", x)));
+  return tf.tidy(() => linear(scope, "net.2", tf.tidy(() => gelu(linear(scope, "net.0.proj", x)))));
 }
 
 /** `x (1 + scale) + shift`: x [batch, tokens, width]; scale, shift [batch, 1, width]. */
 export function modulate(x: tf.Tensor3D, shift: tf.Tensor, scale: tf.Tensor): tf.Tensor3D {
-  return tf.add<tf.Tensor3D>(tf.mul(x, tf.add(scale, 1)), shift);
+  return tf.tidy(() => tf.add<tf.Tensor3D>(tf.mul(x, tf.add(scale, 1)), shift));
 }
 
 /** [batch, parts * width] or [batch, parts, width] -> parts times [batch, 1, width]. */
@@ -106,15 +114,17 @@ export interface Rotation {
 /** Turns pairs of neighbouring channels: `(a, b) -> (a cos - b sin, b cos + a sin)`; x [batch, heads, tokens, dim]. */
 export function rotate(x: tf.Tensor4D, { cos, sin, skip }: Rotation): tf.Tensor4D {
   const [batch, heads, tokens, dim] = x.shape;
-  const still = skip > 0 ? tf.slice(x, [0, 0, 0, 0], [batch, heads, skip, dim]) : null;
-  const turned = skip > 0 ? tf.slice(x, [0, 0, skip, 0], [batch, heads, tokens - skip, dim]) : x;
-  const pairs = tf.reshape(turned, [-1, dim / 2, 2]);
-  const rows = pairs.shape[0]!;
-  const first = tf.slice(pairs, [0, 0, 0], [rows, dim / 2, 1]);
-  const second = tf.slice(pairs, [0, 0, 1], [rows, dim / 2, 1]);
-  const swapped = tf.reshape(tf.concat([tf.neg(second), first], 2), turned.shape);
-  const result = tf.add<tf.Tensor4D>(tf.mul(turned, cos), tf.mul(swapped, sin));
-  return still ? tf.concat([still, result], 2) : result;
+  return tf.tidy(() => {
+    const still = skip > 0 ? tf.slice(x, [0, 0, 0, 0], [batch, heads, skip, dim]) : null;
+    const turned = skip > 0 ? tf.slice(x, [0, 0, skip, 0], [batch, heads, tokens - skip, dim]) : x;
+    const pairs = tf.reshape(turned, [-1, dim / 2, 2]);
+    const rows = pairs.shape[0]!;
+    const first = tf.slice(pairs, [0, 0, 0], [rows, dim / 2, 1]);
+    const second = tf.slice(pairs, [0, 0, 1], [rows, dim / 2, 1]);
+    const swapped = tf.reshape(tf.concat([tf.neg(second), first], 2), turned.shape);
+    const result = tf.add<tf.Tensor4D>(tf.mul(turned, cos), tf.mul(swapped, sin));
+    return still ? tf.concat([still, result], 2) : result;
+  });
 }
 
 /** What makes q, k and v of an attention. */
@@ -132,10 +142,14 @@ export function projected(
   x: tf.Tensor3D,
   { heads, rotation, epsilon = 1e-6 }: Projection,
 ): tf.Tensor4D {
-  const split = splitHeads(linear(scope, `to_${part}`, x), heads);
-  if (part === "v") return split;
-  const normed = scope.find(`norm_${part}.weight`) ? layerNorm(split, epsilon, scope, `norm_${part}`) : split;
-  return rotation ? rotate(normed, rotation) : normed;
+  return tf.tidy(() => {
+    const split = splitHeads(linear(scope, `to_${part}`, x), heads);
+    if (part === "v") return split;
+    const normed = scope.find(`norm_${part}.weight`)
+      ? layerNorm(split, epsilon, scope, `norm_${part}`)
+      : split;
+    return rotation ? rotate(normed, rotation) : normed;
+  });
 }
 
 /**
@@ -149,17 +163,19 @@ export function crossAttention(
   kept: readonly KeptTokens[],
   projection: Projection,
 ): tf.Tensor3D {
-  const q = projected(scope, "q", x, projection);
-  const { rotation: _, ...unturned } = projection;
-  const k = projected(scope, "k", context, unturned);
-  const v = projected(scope, "v", context, unturned);
-  const parts = kept.map(({ first, rows, tokens }) => {
-    const own = (tensor: tf.Tensor4D): tf.Tensor4D =>
-      kept.length === 1 ? tensor : tf.slice(tensor, [first, 0, 0, 0], [rows, ...tensor.shape.slice(1)]);
-    const keys = (tensor: tf.Tensor4D): tf.Tensor4D => (tokens ? take(own(tensor), tokens) : own(tensor));
-    return attend(own(q), keys(k), keys(v)).output;
+  return tf.tidy(() => {
+    const q = projected(scope, "q", x, projection);
+    const { rotation: _, ...unturned } = projection;
+    const k = projected(scope, "k", context, unturned);
+    const v = projected(scope, "v", context, unturned);
+    const parts = kept.map(({ first, rows, tokens }) => {
+      const own = (tensor: tf.Tensor4D): tf.Tensor4D =>
+        kept.length === 1 ? tensor : tf.slice(tensor, [first, 0, 0, 0], [rows, ...tensor.shape.slice(1)]);
+      const keys = (tensor: tf.Tensor4D): tf.Tensor4D => (tokens ? take(own(tensor), tokens) : own(tensor));
+      return attend(own(q), keys(k), keys(v)).output;
+    });
+    return linear(scope, "to_out.0", mergeHeads(parts.length === 1 ? parts[0]! : tf.concat(parts, 0)));
   });
-  return linear(scope, "to_out.0", mergeHeads(parts.length === 1 ? parts[0]! : tf.concat(parts, 0)));
 }
 
 /** Tokens `tokens` of x [batch, heads, length, dim]; a prefix without gathering. */

@@ -72,9 +72,13 @@ export class ValueBuilder {
     return this.#intern({ op, inputs: [input], ...(axes && { axes }), full: false, perSample });
   }
 
-  /** The program with these results, without what they do not need. */
-  finish(results: Pick<Program, "images" | "vectors" | "saved" | "epsilon">): Program {
+  /** The program with these results, without what neither they nor the values `needed` are made of. */
+  finish(
+    results: Pick<Program, "images" | "vectors" | "saved" | "epsilon">,
+    needed: readonly number[] = [],
+  ): Program {
     const kept = new Uint8Array(this.values.length);
+    for (const value of needed) kept[value] = 1;
     for (const { value } of [...results.images, ...results.vectors, ...results.saved]) kept[value] = 1;
     for (let index = kept.length - 1; index >= 0; index--) {
       if (kept[index]) { for (const input of this.values[index]!.inputs) kept[input] = 1; }

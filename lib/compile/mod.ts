@@ -14,6 +14,7 @@ export {
   type LayerPrograms,
   layerPrograms,
   momentName,
+  secondGradientProgram,
   type VectorName,
   vectorNames,
 } from "./program.ts";

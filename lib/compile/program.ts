@@ -1,7 +1,8 @@
-/** From a layer to the programs of its kernels: forward and backward, in training and in inference form. */
+/** From a layer to the programs of its kernels: forward, backward and backward once more, in training and in inference form. */
 import {
   type Aggregation,
   batchMoments,
+  differentiate,
   type ExtendedGraph,
   forward,
   initialNodes,
@@ -60,13 +61,53 @@ export function isRelu(graph: LayerGraph): boolean {
  *
  * @throws TypeError in inference mode if the post graph has a moment over the batch: it keeps no statistics
  */
-export function layerPrograms(
-  layer: Pick<PublishedLayer, "graph" | "post">,
+export function layerPrograms(layer: LayerSource, mode: Mode = "training", epsilon = 1e-5): LayerPrograms {
+  const { builder, y, dx, gradients, raw, saved, vectors, moments } = layerValues(layer, mode);
+  return {
+    forward: builder.finish({ images: [{ name: "y", value: y }], vectors: raw, saved, epsilon }),
+    backward: cutAt(builder, saved).finish({
+      images: [{ name: "x", value: dx }],
+      vectors: gradients,
+      saved: [],
+      epsilon,
+    }),
+    vectors,
+    moments,
+  };
+}
+
+/**
+ * The program of the gradients of the backward program's results: from x, dy, what the forward pass saved, and for each result
+ * r of {@link LayerPrograms.backward} an upstream gradient `ddr`, to the gradients of sum over r of sum(r * ddr) to `x` and
+ * `dy` [N, H, W, C] and to the vectors that the layer reads.
+ *
+ * @throws as {@link layerPrograms}
+ */
+export function secondGradientProgram(
+  layer: LayerSource,
   mode: Mode = "training",
   epsilon = 1e-5,
-): LayerPrograms {
+): Program {
+  const { builder, bare, upstream, gate, saved, vectors, moments } = layerValues(layer, mode);
+  const graph = differentiate(layerDerivative(bare, mode), ["x", "dy", ...vectors]);
+  const at = append(builder, graph, moments, upstream);
+  const of = (name: "x" | "dy" | VectorName) => at[graph.outputs[name]]!;
+  const dy = gate(of("dy"));
+  const images = [{ name: "x", value: of("x") }, { name: "dy", value: dy }];
+  const gradients = vectors.map((name) => ({ name, value: of(name) }));
+  // A kernel finds a saved value by those before it: all are inputs, read or not.
+  return cutAt(builder, saved).finish(
+    { images, vectors: gradients, saved: [], epsilon },
+    saved.map(({ value }) => value),
+  );
+}
+
+type LayerSource = Pick<PublishedLayer, "graph" | "post">;
+
+/** A layer and its gradient as values of one builder, in which what they have in common is made once. */
+function layerValues(layer: LayerSource, mode: Mode) {
   const relu = layer.post !== undefined && isRelu(layer.post);
-  const bare: Pick<PublishedLayer, "graph" | "post"> = relu ? { graph: layer.graph } : layer;
+  const bare: LayerSource = relu ? { graph: layer.graph } : layer;
   const moments = batchMoments(layer.graph).map((node) => ({
     node,
     op: layer.graph.nodes[node - initialNodes.length]!.op as Aggregation,
@@ -78,8 +119,9 @@ export function layerPrograms(
   const affine = forwardAt[forwardGraph.outputs.y]!;
   const y = relu ? builder.make("Relu", [affine]) : affine;
 
-  const dy = builder.input("dy", true);
-  const upstream = relu ? builder.make("PassAbove", [dy, affine]) : dy;
+  // Back through the ReLU behind the graph: linear, so that it is its own gradient.
+  const gate = (value: number) => relu ? builder.make("PassAbove", [value, affine]) : value;
+  const upstream = gate(builder.input("dy", true));
   const backwardGraph = layerDerivative(bare, mode);
   const backwardAt = append(builder, backwardGraph, moments, upstream);
 
@@ -96,17 +138,7 @@ export function layerPrograms(
     ...gradients.map(({ value }) => value),
   ]);
   const saved = shared.map((value, index) => ({ name: `saved${index}`, value }));
-  return {
-    forward: builder.finish({ images: [{ name: "y", value: y }], vectors: raw, saved, epsilon }),
-    backward: cutAt(builder, saved).finish({
-      images: [{ name: "x", value: dx }],
-      vectors: gradients,
-      saved: [],
-      epsilon,
-    }),
-    vectors,
-    moments,
-  };
+  return { builder, bare, y, upstream, gate, dx, gradients, raw, saved, vectors, moments };
 }
 
 /** Adds an extended graph; returns the index of each of its nodes. Its moments over the batch are inputs where it says so. */

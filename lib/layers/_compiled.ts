@@ -1,6 +1,6 @@
 /**
- * Layers as fused kernels: `LayerGraph` and `LayerGraphGradient`, registered with TensorFlow.js for the backends that
- * the compiler writes code for. Room-private.
+ * Layers as fused kernels: `LayerGraph`, its gradient `LayerGraphGradient` and that one's `LayerGraphSecondGradient`, registered with
+ * TensorFlow.js for the backends that the compiler writes code for. Room-private.
  */
 import * as tf from "@tensorflow/tfjs";
 import { momentName } from "../compile/mod.ts";
@@ -9,11 +9,12 @@ import {
   type CompiledProgram,
   compileLayer,
   type RunProgram,
+  secondGradient,
 } from "./_compiled_programs.ts";
 import { runWasm } from "./_compiled_wasm.ts";
 import { runWebgpu } from "./_compiled_webgpu.ts";
-import { interpretedGradients } from "./_interpreted.ts";
-import type { LayerInputs, LayerOptions, LayerParts, LayerVectors } from "./_layer_inputs.ts";
+import { interpretedSecondGradients } from "./_interpreted.ts";
+import type { LayerInputs, LayerOptions, LayerParts } from "./_layer_inputs.ts";
 
 const backends: ReadonlyMap<string, RunProgram> = new Map([["wasm", runWasm], ["webgpu", runWebgpu]]);
 
@@ -27,11 +28,29 @@ interface Attributes {
   readonly groups: number;
 }
 
-const forwardName = "LayerGraph", backwardName = "LayerGraphGradient";
+/**
+ * What the forward pass has saved is no input: it stands for what is computed of x and the vectors, so that derivatives go to these
+ * alone.
+ */
+interface GradientAttributes extends Attributes {
+  readonly saved: tf.Tensor;
+}
 
-/** The names of a forward kernel's inputs: x, the vectors, in inference the moving moments. */
-function inputNames({ vectors, moments, mode }: CompiledLayer): string[] {
-  return ["x", ...vectors, ...(mode === "inference" ? moments.map(({ node }) => `statistic${node}`) : [])];
+const forwardName = "LayerGraph",
+  backwardName = "LayerGraphGradient",
+  secondName = "LayerGraphSecondGradient";
+
+/** The names of a layer's inputs beside x: the vectors, in inference the moving moments. */
+function otherNames({ vectors, moments, mode }: CompiledLayer): string[] {
+  return [...vectors, ...(mode === "inference" ? moments.map(({ node }) => `statistic${node}`) : [])];
+}
+
+function execute(name: string, inputs: readonly tf.Tensor[], attributes: Attributes): tf.Tensor[] {
+  return tf.engine().runKernel(
+    name,
+    inputs as unknown as tf.NamedTensorMap,
+    attributes as unknown as tf.NamedAttrMap,
+  ) as tf.Tensor[];
 }
 
 /** y = post(gamma * graph(x) + beta), [n, h, w, c], by one kernel; its gradient is one kernel too. */
@@ -47,11 +66,7 @@ export function compiledLayer(
     ...layer.vectors.map((name) => vectors[name]!),
     ...(movingMoments ? layer.moments.map(({ node }) => movingMoments.get(node)!) : []),
   ];
-  const [y, _saved, ...moments] = tf.engine().runKernel(
-    forwardName,
-    inputs as unknown as tf.NamedTensorMap,
-    { layer, groups } as unknown as tf.NamedAttrMap,
-  ) as tf.Tensor[];
+  const [y, _saved, ...moments] = execute(forwardName, inputs, { layer, groups });
   layer.forward.schedule.program.vectors.forEach(({ name }, index) => {
     const { node } = layer.moments.find(({ node }) => momentName(node) === name)!;
     onBatchMoment?.(node, moments[index] as tf.Tensor1D);
@@ -84,75 +99,96 @@ function register(): void {
   if (registered) return;
   registered = true;
   for (const backendName of backends.keys()) {
-    tf.registerKernel({
-      kernelName: forwardName,
-      backendName,
-      kernelFunc: ({ inputs, attrs }) => {
-        const { layer, groups } = attrs as unknown as Attributes;
-        const list = inputs as unknown as tf.TensorInfo[];
-        const { images, vectors, saved } = run(backendName, layer.forward, inputNames(layer), list, groups);
-        return [images[0]!, saved, ...vectors];
-      },
+    const kernel = (
+      kernelName: string,
+      kernelFunc: (inputs: tf.TensorInfo[], attributes: Attributes) => tf.TensorInfo[],
+    ) =>
+      tf.registerKernel({
+        kernelName,
+        backendName,
+        kernelFunc: ({ inputs, attrs }) =>
+          kernelFunc(inputs as unknown as tf.TensorInfo[], attrs as unknown as Attributes),
+      });
+    kernel(forwardName, (inputs, { layer, groups }) => {
+      const names = ["x", ...otherNames(layer)];
+      const { images, vectors, saved } = run(backendName, layer.forward, names, inputs, groups);
+      return [images[0]!, saved, ...vectors];
     });
-    tf.registerKernel({
-      kernelName: backwardName,
-      backendName,
-      kernelFunc: ({ inputs, attrs }) => {
-        const { layer, groups } = attrs as unknown as Attributes;
-        const [x, dy, saved, ...rest] = inputs as unknown as tf.TensorInfo[];
-        const names = ["x", "dy", "saved", ...inputNames(layer).slice(1)];
-        const { images, vectors } = run(
-          backendName,
-          layer.backward,
-          names,
-          [x!, dy!, saved!, ...rest],
-          groups,
-        );
-        return [images[0]!, ...vectors];
-      },
+    kernel(backwardName, (inputs, attributes) => {
+      const { layer, groups, saved } = attributes as GradientAttributes;
+      const names = ["x", "dy", ...otherNames(layer), "saved"];
+      const { images, vectors } = run(backendName, layer.backward, names, [...inputs, saved], groups);
+      return [...images, ...vectors];
+    });
+    kernel(secondName, (inputs, attributes) => {
+      const { layer, groups, saved } = attributes as GradientAttributes;
+      const names = [
+        "x",
+        "dy",
+        ...otherNames(layer),
+        ...["x", ...layer.vectors].map((name) => `dd${name}`),
+        "saved",
+      ];
+      const { images, vectors } = run(backendName, secondGradient(layer), names, [...inputs, saved], groups);
+      return [...images, ...vectors];
     });
   }
   tf.registerGradient({
     kernelName: forwardName,
     saveAllInputs: true,
     outputsToSave: [false, true],
-    gradFunc: (dy, savedTensors, attrs) => {
-      const { layer } = attrs as unknown as Attributes;
+    gradFunc: (upstream, savedTensors, attrs) => {
+      const attributes = attrs as unknown as Attributes;
       const saved = savedTensors.at(-1)!;
-      const [x, ...rest] = savedTensors.slice(0, -1) as [tf.Tensor4D, ...tf.Tensor1D[]];
-      const upstream = (dy as tf.Tensor[])[0]!;
-      const gradients = tf.engine().state.gradientDepth > 0
-        ? gradientsAgain(attrs as unknown as Attributes, [x, ...rest], upstream)
-        : tf.engine().runKernel(
-          backwardName,
-          [x, upstream, saved, ...rest] as unknown as tf.NamedTensorMap,
-          attrs,
-        ) as tf.Tensor[];
-      // Moving moments are constants: nothing flows to them.
-      const statistics = rest.slice(layer.vectors.length).map((moment) => tf.zerosLike(moment));
-      return Object.fromEntries(
-        [...gradients, ...statistics].map((gradient, index) => [index, () => gradient]),
+      const [x, ...rest] = savedTensors.slice(0, -1) as [tf.Tensor, ...tf.Tensor[]];
+      const [dy] = upstream as tf.Tensor[];
+      const gradients = execute(
+        backwardName,
+        [x, dy!, ...rest],
+        { ...attributes, saved } as GradientAttributes,
       );
+      return byInput(gradients, rest, attributes);
+    },
+  });
+  tf.registerGradient({
+    kernelName: backwardName,
+    saveAllInputs: true,
+    gradFunc: (upstream, savedTensors, attrs) => {
+      const attributes = attrs as unknown as GradientAttributes;
+      const [x, dy, ...rest] = savedTensors as [tf.Tensor4D, tf.Tensor4D, ...tf.Tensor1D[]];
+      const inputs = [x, dy, ...rest, ...upstream as tf.Tensor[]];
+      const gradients = tf.engine().state.gradientDepth > 0
+        ? secondGradientsAgain(attributes, x, dy, rest, upstream as tf.Tensor[])
+        : execute(secondName, inputs, attributes);
+      return byInput(gradients, rest, attributes);
     },
   });
 }
 
-/** The gradients by the interpreter, for when the backward pass is itself being differentiated. */
-function gradientsAgain(
-  { layer, groups }: Attributes,
-  [x, ...rest]: readonly [tf.Tensor4D, ...tf.Tensor1D[]],
-  dy: tf.Tensor,
-): tf.Tensor[] {
-  const movingMoments = layer.mode === "inference"
-    ? new Map(layer.moments.map(({ node }, index) => [node, rest[layer.vectors.length + index]!]))
-    : undefined;
-  return interpretedGradients(layer.parts, { x, vectors: named(layer, rest) }, layer.vectors, dy, {
-    groups,
-    epsilon: layer.epsilon,
-    ...(movingMoments && { movingMoments }),
-  });
+/** Gradients by the number of the input; moving moments, at the end of `rest`, are constants: nothing flows to them. */
+function byInput(gradients: readonly tf.Tensor[], rest: readonly tf.Tensor[], { layer }: Attributes) {
+  const statistics = rest.slice(layer.vectors.length).map((moment) => tf.zerosLike(moment));
+  return Object.fromEntries(
+    [...gradients, ...statistics].map((gradient, index) => [index, () => gradient]),
+  );
 }
 
-function named({ vectors }: CompiledLayer, values: tf.Tensor[]): LayerVectors {
-  return Object.fromEntries(vectors.map((name, index) => [name, values[index] as tf.Tensor1D]));
+/** The gradients of the gradients by the interpreter, for when they are themselves being differentiated. */
+function secondGradientsAgain(
+  { layer, groups }: Attributes,
+  x: tf.Tensor4D,
+  dy: tf.Tensor4D,
+  rest: readonly tf.Tensor1D[],
+  upstream: readonly tf.Tensor[],
+): tf.Tensor[] {
+  const { parts, vectors: names, moments, mode, epsilon } = layer;
+  const movingMoments = mode === "inference"
+    ? new Map(moments.map(({ node }, index) => [node, rest[names.length + index]!]))
+    : undefined;
+  const vectors = Object.fromEntries(names.map((name, index) => [name, rest[index]!]));
+  return interpretedSecondGradients(parts, { x, vectors }, names, dy, upstream, {
+    groups,
+    epsilon,
+    ...(movingMoments && { movingMoments }),
+  });
 }

@@ -7,6 +7,7 @@ import {
   layerPrograms,
   type Schedule,
   schedule,
+  secondGradientProgram,
 } from "../compile/mod.ts";
 import type { LayerParts } from "./_layer_inputs.ts";
 
@@ -105,4 +106,20 @@ function derive(parts: LayerParts, mode: Mode, epsilon: number): CompiledLayer {
       backward: { schedule: schedule(programs.backward), formula: `gradient of ${text}` },
     };
   });
+}
+
+const secondGradients = new WeakMap<CompiledLayer, CompiledProgram>();
+
+/** The gradient of a layer's backward program, derived when it is first asked for: training does without. */
+export function secondGradient(layer: CompiledLayer): CompiledProgram {
+  let program = secondGradients.get(layer);
+  if (program === undefined) {
+    const { parts, mode, epsilon, backward } = layer;
+    program = {
+      schedule: schedule(secondGradientProgram(parts, mode, epsilon)),
+      formula: `gradient of ${backward.formula}`,
+    };
+    secondGradients.set(layer, program);
+  }
+  return program;
 }

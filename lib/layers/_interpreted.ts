@@ -55,6 +55,28 @@ export function interpretedGradients(
 }
 
 /**
+ * The gradients of the sum over {@linkcode interpretedGradients} g of sum(g * upstream) to x, dy and the vectors, by operations that can be
+ * differentiated again: for third derivatives.
+ */
+export function interpretedSecondGradients(
+  layer: LayerParts,
+  { x, vectors }: LayerInputs,
+  names: readonly VectorName[],
+  dy: tf.Tensor4D,
+  upstream: readonly tf.Tensor[],
+  options: LayerOptions,
+): tf.Tensor[] {
+  const inputs = [x, dy, ...names.map((name) => vectors[name]!)];
+  const sum = (): tf.Scalar => {
+    const gradients = interpretedGradients(layer, { x, vectors }, names, dy, options);
+    return tf.addN(gradients.map((gradient, index) => tf.sum(tf.mul(gradient, upstream[index]!))));
+  };
+  // Some inputs may not matter, which tf.grads refuses.
+  const { grads } = onItsOwnTape(() => tf.engine().gradients(sum, inputs, undefined, true));
+  return inputs.map((input, index) => (grads[index] as tf.Tensor | undefined) ?? tf.zerosLike(input));
+}
+
+/**
  * A gradient within a gradient, recorded apart and then joined: TensorFlow.js searches the whole tape for each, which in the backward pass
  * of a network would be all that came before, layer by layer.
  */

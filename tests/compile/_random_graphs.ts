@@ -9,6 +9,7 @@ import {
   arity,
   batchMoments,
   bufferStart,
+  differentiate,
   evaluate,
   evaluateExtended,
   type ExtendedGraph,
@@ -133,11 +134,42 @@ export function expected(
   const gradients = layerDerivative(layer, mode);
   const noisy = Array.from({ length: TRIALS }, (_, trial) => rounded(gradients, inputs, settings, trial));
   const exact = evaluateExtended(gradients, inputs, settings);
-  for (const name of ["x", "v0", "v1", "gamma", "beta", "tau"] as const) {
+  for (const name of gradientNames) {
     results.set(`d${name}`, compared(exact[name], noisy.map((outputs) => outputs[name]!)));
   }
   if (mode === "training") addMoments(results, layer.graph, inputs, settings);
   return results;
+}
+
+/** Every result of a layer's gradient, for which there is an upstream gradient `dd<name>`. */
+const gradientNames = ["x", "v0", "v1", "gamma", "beta", "tau"] as const;
+
+/** Draws an upstream gradient for each result of a layer's gradient. */
+export function secondUpstream(draws: Stream, { shape }: CaseShape): LayerData {
+  const size = shape.reduce((product, length) => product * length, 1);
+  return Object.fromEntries(
+    gradientNames.map((name) => [`dd${name}`, draws.child(name).normal(name === "x" ? size : shape[3])]),
+  );
+}
+
+/** What the gradients of the gradients must be: to `x`, `dy` and the vectors, of the sum over results r of sum(r * ddr). */
+export function expectedSecond(
+  layer: Layer,
+  mode: Mode,
+  data: LayerData,
+  moving: ReadonlyMap<number, Float32Array>,
+  options: CaseShape,
+): Map<string, Expected> {
+  const settings = { ...options, epsilon };
+  const inputs: Record<string, ArrayLike<number>> = {
+    ...data,
+    ...(mode === "inference" && statisticValues(layer.graph, moving, epsilon)),
+  };
+  const names = [...gradientNames, "dy"] as const;
+  const graph = differentiate(layerDerivative(layer, mode), names);
+  const noisy = Array.from({ length: TRIALS }, (_, trial) => rounded(graph, inputs, settings, trial));
+  const exact = evaluateExtended(graph, inputs, settings);
+  return new Map(names.map((name) => [name, compared(exact[name], noisy.map((outputs) => outputs[name]!))]));
 }
 
 type Settings = CaseShape & { readonly epsilon: number };

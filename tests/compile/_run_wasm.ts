@@ -4,7 +4,9 @@ import {
   type KernelShape,
   layerPrograms,
   outputName,
+  type Program,
   schedule,
+  secondGradientProgram,
   type WasmKernel,
   wasmKernel,
   type WasmOptions,
@@ -16,25 +18,43 @@ export type Tensors = Readonly<Record<string, ArrayLike<number>>>;
 
 const PAGE = 65536, GUARD = 12345.678;
 
+type Layer = Pick<PublishedLayer, "graph" | "post">;
+
 /** y, the raw moments of the batch, and all gradients (that to x as `dx`). */
 export function runLayer(
-  layer: Pick<PublishedLayer, "graph" | "post">,
+  layer: Layer,
   tensors: Tensors,
   shape: KernelShape,
   mode: Mode = "training",
   options: WasmOptions = {},
 ): Record<string, Float32Array> {
-  const programs = layerPrograms(layer, mode);
-  const forward = wasmKernel(schedule(programs.forward), shape, options);
-  const backward = wasmKernel(schedule(programs.backward), shape, options);
+  const { backward } = layerPrograms(layer, mode);
+  const { forward, after } = runner(layer, tensors, shape, mode, options);
+  const gradients = Object.entries(after(backward)).map(([name, values]) => [`d${name}`, values]);
+  return { ...forward, ...Object.fromEntries(gradients) };
+}
+
+/** The gradients of the gradients, to `x`, `dy` and the vectors, of upstream gradients `ddx` and so on. */
+export function runSecondGradient(
+  layer: Layer,
+  tensors: Tensors,
+  shape: KernelShape,
+  mode: Mode = "training",
+  options: WasmOptions = {},
+): Record<string, Float32Array> {
+  return runner(layer, tensors, shape, mode, options).after(secondGradientProgram(layer, mode));
+}
+
+/** The results of the forward pass, and a function to run programs that read what it has saved. */
+function runner(layer: Layer, tensors: Tensors, shape: KernelShape, mode: Mode, options: WasmOptions) {
+  const kernelOf = (program: Program) => wasmKernel(schedule(program), shape, options);
+  const forward = kernelOf(layerPrograms(layer, mode).forward);
   const saved = new Float32Array(Math.max(1, forward.savedBytes / 4));
   const size = shape.samples * shape.pixels * shape.channels;
-  const isImage = (name: string) => ["x", "dy", outputName("y"), outputName("x")].includes(name);
+  const images = ["x", "dy", "ddx", ...["y", "x", "dy"].map(outputName)];
   const call = (kernel: WasmKernel) =>
-    runKernel(kernel, tensors, saved, (name) => isImage(name) ? size : shape.channels);
-  const results = call(forward);
-  for (const [name, values] of Object.entries(call(backward))) results[`d${name}`] = values;
-  return results;
+    runKernel(kernel, tensors, saved, (name) => images.includes(name) ? size : shape.channels);
+  return { forward: call(forward), after: (program: Program) => call(kernelOf(program)) };
 }
 
 /**

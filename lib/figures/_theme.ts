@@ -35,6 +35,7 @@ export const THEME = {
     gridColor: FAINT,
     domainColor: "#888888",
     tickColor: "#888888",
+    labelLimit: 260,
   },
   axisX: { grid: false },
   legend: {

@@ -28,14 +28,6 @@ interface Attributes {
   readonly groups: number;
 }
 
-/**
- * What the forward pass has saved is no input: it stands for what is computed of x and the vectors, so that derivatives go to these
- * alone.
- */
-interface GradientAttributes extends Attributes {
-  readonly saved: tf.Tensor;
-}
-
 const forwardName = "LayerGraph",
   backwardName = "LayerGraphGradient",
   secondName = "LayerGraphSecondGradient";
@@ -114,22 +106,15 @@ function register(): void {
       const { images, vectors, saved } = run(backendName, layer.forward, names, inputs, groups);
       return [images[0]!, saved, ...vectors];
     });
-    kernel(backwardName, (inputs, attributes) => {
-      const { layer, groups, saved } = attributes as GradientAttributes;
-      const names = ["x", "dy", ...otherNames(layer), "saved"];
-      const { images, vectors } = run(backendName, layer.backward, names, [...inputs, saved], groups);
+    kernel(backwardName, (inputs, { layer, groups }) => {
+      const names = ["x", "dy", "saved", ...otherNames(layer)];
+      const { images, vectors } = run(backendName, layer.backward, names, inputs, groups);
       return [...images, ...vectors];
     });
-    kernel(secondName, (inputs, attributes) => {
-      const { layer, groups, saved } = attributes as GradientAttributes;
-      const names = [
-        "x",
-        "dy",
-        ...otherNames(layer),
-        ...["x", ...layer.vectors].map((name) => `dd${name}`),
-        "saved",
-      ];
-      const { images, vectors } = run(backendName, secondGradient(layer), names, [...inputs, saved], groups);
+    kernel(secondName, (inputs, { layer, groups }) => {
+      const upstream = ["x", ...layer.vectors].map((name) => `dd${name}`);
+      const names = ["x", "dy", "saved", ...otherNames(layer), ...upstream];
+      const { images, vectors } = run(backendName, secondGradient(layer), names, inputs, groups);
       return [...images, ...vectors];
     });
   }
@@ -142,45 +127,42 @@ function register(): void {
       const saved = savedTensors.at(-1)!;
       const [x, ...rest] = savedTensors.slice(0, -1) as [tf.Tensor, ...tf.Tensor[]];
       const [dy] = upstream as tf.Tensor[];
-      const gradients = execute(
-        backwardName,
-        [x, dy!, ...rest],
-        { ...attributes, saved } as GradientAttributes,
-      );
-      return byInput(gradients, rest, attributes);
+      const gradients = execute(backwardName, [x, dy!, saved, ...rest], attributes);
+      return byInput([...gradients, ...constants(rest, attributes)]);
     },
   });
   tf.registerGradient({
     kernelName: backwardName,
     saveAllInputs: true,
-    gradFunc: (upstream, savedTensors, attrs) => {
-      const attributes = attrs as unknown as GradientAttributes;
-      const [x, dy, ...rest] = savedTensors as [tf.Tensor4D, tf.Tensor4D, ...tf.Tensor1D[]];
-      const inputs = [x, dy, ...rest, ...upstream as tf.Tensor[]];
-      const gradients = tf.engine().state.gradientDepth > 0
-        ? secondGradientsAgain(attributes, x, dy, rest, upstream as tf.Tensor[])
-        : execute(secondName, inputs, attributes);
-      return byInput(gradients, rest, attributes);
+    gradFunc: (upstream, inputs, attrs) => {
+      const attributes = attrs as unknown as Attributes;
+      const [_x, _dy, saved, ...rest] = inputs as [tf.Tensor, tf.Tensor, tf.Tensor, ...tf.Tensor[]];
+      const [toX, toDy, ...toVectors] = tf.engine().state.gradientDepth > 0
+        ? secondGradientsAgain(attributes, inputs, upstream as tf.Tensor[])
+        : execute(secondName, [...inputs, ...upstream as tf.Tensor[]], attributes);
+      // What the forward pass has saved stands for what is computed of x and the vectors: the gradients go there.
+      const toSaved = tf.zerosLike(saved);
+      return byInput([toX!, toDy!, toSaved, ...toVectors, ...constants(rest, attributes)]);
     },
   });
 }
 
-/** Gradients by the number of the input; moving moments, at the end of `rest`, are constants: nothing flows to them. */
-function byInput(gradients: readonly tf.Tensor[], rest: readonly tf.Tensor[], { layer }: Attributes) {
-  const statistics = rest.slice(layer.vectors.length).map((moment) => tf.zerosLike(moment));
-  return Object.fromEntries(
-    [...gradients, ...statistics].map((gradient, index) => [index, () => gradient]),
-  );
+/** Moving moments, at the end of the inputs, are constants: nothing flows to them. */
+function constants(inputs: readonly tf.Tensor[], { layer }: Attributes): tf.Tensor[] {
+  return inputs.slice(layer.vectors.length).map((moment) => tf.zerosLike(moment));
+}
+
+function byInput(gradients: readonly tf.Tensor[]): Record<string, () => tf.Tensor> {
+  return Object.fromEntries(gradients.map((gradient, index) => [index, () => gradient]));
 }
 
 /** The gradients of the gradients by the interpreter, for when they are themselves being differentiated. */
 function secondGradientsAgain(
   { layer, groups }: Attributes,
-  x: tf.Tensor4D,
-  dy: tf.Tensor4D,
-  rest: readonly tf.Tensor1D[],
+  inputs: readonly tf.Tensor[],
   upstream: readonly tf.Tensor[],
 ): tf.Tensor[] {
+  const [x, dy, _saved, ...rest] = inputs as [tf.Tensor4D, tf.Tensor4D, tf.Tensor, ...tf.Tensor1D[]];
   const { parts, vectors: names, moments, mode, epsilon } = layer;
   const movingMoments = mode === "inference"
     ? new Map(moments.map(({ node }, index) => [node, rest[names.length + index]!]))

@@ -37,7 +37,8 @@ export type VariableGradients = { value: tf.Scalar; grads: tf.NamedTensorMap };
  * computed. Here each goes as soon as the sweep has passed the operation, and gradients that meet are summed in place
  * where nothing else sees their data. What `f` makes and does not save lives until `f` ends: `tf.tidy` inside of `f` shortens that.
  *
- * Inside of another gradient, where the sweep itself must be recorded, this is `tf.variableGrads`.
+ * Inside of another gradient, where the sweep itself must be recorded, this is `tf.variableGrads`. With `mayBeConstant` a loss that
+ * depends on none of the variables has no gradients, elsewhere than there; else it is an error.
  *
  * @example
  * ```ts
@@ -50,7 +51,11 @@ export type VariableGradients = { value: tf.Scalar; grads: tf.NamedTensorMap };
  * ```
  * @throws {Error} if the loss is no scalar or depends on none of the variables, or an operation has no gradient
  */
-export function variableGradients(f: () => tf.Scalar, variables: tf.Variable[]): VariableGradients {
+export function variableGradients(
+  f: () => tf.Scalar,
+  variables: tf.Variable[],
+  { mayBeConstant = false }: { mayBeConstant?: boolean } = {},
+): VariableGradients {
   const engine = tf.engine() as unknown as Engine;
   if (engine.state.gradientDepth > 0) return tf.variableGrads(f, variables);
   const trained = variables.filter(({ trainable }) => trainable);
@@ -63,7 +68,7 @@ export function variableGradients(f: () => tf.Scalar, variables: tf.Variable[]):
         throw new Error(`Cannot take gradients as 'f' must give a scalar: current shape is [${value.shape}]`);
       }
       const grads = sweep(engine, nodes, trained, value);
-      if (Object.keys(grads).length === 0) {
+      if (!mayBeConstant && Object.keys(grads).length === 0) {
         throw new Error(
           `Cannot take gradients as the value of 'f' must depend on a trainable variable: it depends on none of the ` +
             `${variables.length} given`,

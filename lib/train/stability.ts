@@ -1,5 +1,6 @@
 /** The stability test of EvoNorm's search: how far a network's gradients can be driven. */
 import * as tf from "@tensorflow/tfjs";
+import { differentiable, variableGradients } from "../tensor/mod.ts";
 import { type Classifier, type LabelledBatch, upload } from "./classifier.ts";
 import { crossEntropy } from "./cross_entropy.ts";
 
@@ -154,26 +155,44 @@ export function gradientNorm(
   return tf.tidy(() => {
     let inner!: { value: tf.Scalar; gradients: tf.Tensor[] };
     const norm = () => {
-      inner = gradientsOf(loss, variables);
+      inner = (direction ? recordedGradients : sweptGradients)(loss, variables);
       // What the function computes on the way would go with it.
       tf.keep(inner.value);
       for (const gradient of inner.gradients) tf.keep(gradient);
-      return tf.sqrt(tf.addN(inner.gradients.map((gradient) => tf.sum(tf.square(gradient))))) as tf.Scalar;
+      return euclideanNorm(inner.gradients);
     };
-    const outer = direction ? gradientsOf(norm, variables) : { value: norm(), gradients: [] };
+    const outer = direction ? sweptGradients(norm, variables) : { value: norm(), gradients: [] };
     return { norm: outer.value, loss: inner.value, gradients: inner.gradients, direction: outer.gradients };
   });
 }
 
-/** The value of `f` and its gradients; `tf.variableGrads` throws where it depends on none of the variables. */
-function gradientsOf(f: () => tf.Scalar, variables: readonly tf.Variable[]) {
+/** The value of `f` and its gradients, for which TensorFlow.js keeps all that is recorded: inside of another gradient. */
+function recordedGradients(f: () => tf.Scalar, variables: readonly tf.Variable[]) {
+  // tf.variableGrads throws where the value depends on none of the variables.
   const { value, grads } = tf.engine().gradients(f, [...variables], undefined, true);
-  return {
-    value,
-    gradients: grads.map((gradient, index) =>
-      gradient as tf.Tensor | undefined ?? tf.zerosLike(variables[index]!)
-    ),
-  };
+  return { value, gradients: variables.map((variable, index) => grads[index] ?? tf.zerosLike(variable)) };
+}
+
+/** The same, where nothing else is recorded: what was recorded goes as the gradients are computed. */
+function sweptGradients(f: () => tf.Scalar, variables: readonly tf.Variable[]) {
+  const { value, grads } = variableGradients(f, [...variables], { mayBeConstant: true });
+  return { value, gradients: variables.map((variable) => grads[variable.name] ?? tf.zerosLike(variable)) };
+}
+
+/** n = sqrt(sum t^2) [] over all numbers of some tensors, with the gradient dn * t / n to each. */
+function euclideanNorm(tensors: tf.Tensor[]): tf.Scalar {
+  return differentiable(
+    tensors,
+    (save) => {
+      const norm = tf.sqrt(tf.addN(tensors.map((tensor) => tf.sum(tf.square(tensor))))) as tf.Scalar;
+      save([...tensors, norm]);
+      return norm;
+    },
+    (dn, saved) => {
+      const scale = tf.div(dn, saved.at(-1)!);
+      return saved.slice(0, -1).map((tensor) => tf.mul(tensor, scale));
+    },
+  );
 }
 
 function climb(variables: readonly tf.Variable[], direction: readonly tf.Tensor[], rate: number): void {

@@ -2,7 +2,7 @@ import * as tf from "@tensorflow/tfjs";
 import assert from "node:assert/strict";
 import { type LayerGraph, published } from "../../lib/graph/mod.ts";
 import { NormActivation, Parameters } from "../../lib/layers/mod.ts";
-import { stream, useBackend } from "../../lib/tensor/mod.ts";
+import { stream, useBackend, variableGradients } from "../../lib/tensor/mod.ts";
 import { randomGraph } from "../compile/_random_graphs.ts";
 
 await useBackend("wasm");
@@ -120,6 +120,23 @@ Deno.test("a gradient of a gradient is made of three kernels, and leaves nothing
   assert.ok(!kernelNames.includes("Sigmoid"), "nothing is interpreted");
   assert.equal(tf.memory().numTensors, numTensors);
   dispose();
+});
+
+Deno.test("gradients of gradients are the same where what was recorded goes as they are computed", () => {
+  for (const name of ["EvoNorm-S0", "EvoNorm-B0"]) {
+    const { norm, x, dy, trained, dispose } = setUp(name, "compiled");
+    // Linear in y, so that the forward kernel is of no use to the outer gradient but for what it has saved.
+    const first = () => tf.sum(gradients(() => norm.apply(x, true), [x], dy)[0]!) as tf.Scalar;
+    const [swept, whole] = [variableGradients, tf.variableGrads].map((method) =>
+      tf.tidy(() => {
+        const { grads } = method(first, trained);
+        return trained.map((variable) => [...(grads[variable.name] ?? tf.zerosLike(variable)).dataSync()]);
+      })
+    );
+    assert.deepEqual(swept, whole);
+    assert.ok(swept!.flat().some((value) => value !== 0));
+    dispose();
+  }
 });
 
 for (const name of ["EvoNorm-S0", "BN-SiLU", "GN-SiLU"]) {

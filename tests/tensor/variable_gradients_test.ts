@@ -174,6 +174,10 @@ Deno.test("variableGradients leave nothing behind when the loss, its shape or a 
     (await numbers(variableGradients, () => tf.sum(tf.square(w)), [w]))[1],
     Float32Array.of(2, 4),
   );
+  const constant = variableGradients(() => tf.scalar(3), [w], { mayBeConstant: true });
+  assert.deepEqual([constant.value.dataSync()[0], constant.grads], [3, {}]);
+  constant.value.dispose();
+  assert.equal(tf.memory().numTensors, before);
   w.dispose();
 });
 

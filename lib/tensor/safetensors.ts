@@ -210,35 +210,44 @@ export function writeSafetensors(
 
 /**
  * The elements of a tensor as float32, [elements]: F16 and BF16 exactly, F64 and integers rounded, BOOL as 0
- * and 1, F32 without a copy.
+ * and 1, F32 without a copy. With `into`, written to its beginning and a view of that.
+ *
+ * @throws {RangeError} `into` has fewer elements than the tensor.
  */
-export function toFloat32(tensor: SafetensorsTensor): Float32Array {
-  switch (tensor.dtype) {
-    case "F32":
-      return tensor.data;
-    case "BF16":
-      return fromBrainFloats(tensor.data);
-    case "F16":
-      return fromHalves(tensor.data);
-    case "I64":
-      return Float32Array.from(tensor.data, Number);
-    default:
-      return Float32Array.from(tensor.data);
+export function toFloat32(tensor: SafetensorsTensor, into?: Float32Array): Float32Array {
+  const { length } = tensor.data;
+  if (into && into.length < length) {
+    throw new RangeError(
+      `Cannot convert a tensor as 'into' must have its ${length} elements: current length is ${into.length}`,
+    );
   }
+  if (tensor.dtype === "F32" && !into) return tensor.data;
+  const numbers = into?.subarray(0, length) ?? new Float32Array(length);
+  switch (tensor.dtype) {
+    case "BF16":
+      fromBrainFloats(tensor.data, numbers);
+      break;
+    case "F16":
+      fromHalves(tensor.data, numbers);
+      break;
+    case "I64":
+      for (let i = 0; i < length; i++) numbers[i] = Number(tensor.data[i]);
+      break;
+    default:
+      numbers.set(tensor.data);
+  }
+  return numbers;
 }
 
 // Plain loops: models have billions of elements, and typed arrays map a hundred times slower.
-function fromBrainFloats(bits: Uint16Array): Float32Array {
-  const words = new Uint32Array(bits.length);
+function fromBrainFloats(bits: Uint16Array, numbers: Float32Array): void {
+  const words = new Uint32Array(numbers.buffer, numbers.byteOffset, numbers.length);
   for (let i = 0; i < bits.length; i++) words[i] = bits[i]! << 16;
-  return new Float32Array(words.buffer);
 }
 
-function fromHalves(bits: Uint16Array): Float32Array {
+function fromHalves(bits: Uint16Array, numbers: Float32Array): void {
   const table = halves ??= Float32Array.from({ length: 1 << 16 }, (_, index) => halfToNumber(index));
-  const numbers = new Float32Array(bits.length);
   for (let i = 0; i < bits.length; i++) numbers[i] = table[bits[i]!]!;
-  return numbers;
 }
 
 /** All half-precision numbers by their bits, once they are needed. */

@@ -272,6 +272,16 @@ Deno.test("toFloat32 converts every type, every half and every bfloat16", () => 
   assert.deepEqual(as("i8"), [-128]);
   const f32 = everyDtype.get("f32")!;
   assert.equal(toFloat32(f32), f32.data);
+  for (const tensor of everyDtype.values()) {
+    const room = new Float32Array(tensor.data.length + 3).subarray(1);
+    const found = toFloat32(tensor, room);
+    assert.deepEqual([...found], [...toFloat32(tensor)]);
+    assert.deepEqual([found.buffer, found.byteOffset], [room.buffer, room.byteOffset]);
+  }
+  assert.throws(() => toFloat32(f32, new Float32Array(0)), {
+    name: "RangeError",
+    message: /'into' must have/,
+  });
 
   const bits = Uint16Array.from({ length: 65536 }, (_, i) => i);
   const halves = toFloat32({ dtype: "F16", shape: [65536], data: bits });

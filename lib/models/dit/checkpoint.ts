@@ -2,12 +2,8 @@
 import * as tf from "@tensorflow/tfjs";
 import { readFile, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
-import {
-  openSafetensors,
-  type SafetensorsFile,
-  type SafetensorsTensor,
-  toFloat32,
-} from "../../tensor/mod.ts";
+import { openSafetensors, type SafetensorsFile } from "../../tensor/mod.ts";
+import { heldTensor, Staging } from "./_held.ts";
 import type { RawConfig } from "./config.ts";
 import type { ParameterSpec, ParameterSpecs, Weights, WeightSource } from "./types.ts";
 
@@ -222,66 +218,18 @@ function sameShape(found: readonly number[], { shape, layout }: ParameterSpec): 
     found.slice(trimmed.length).every((size) => size === 1);
 }
 
-/** A tensor of a file in the form in which the kit holds it. */
-export function heldTensor(tensor: SafetensorsTensor, { shape, layout }: ParameterSpec): tf.Tensor {
-  const values = toFloat32(tensor);
-  if (layout === "plain") return uploaded(values, shape);
-  const out = shape[0]!;
-  if (layout === "linear") {
-    const input = values.length / out;
-    return uploaded(transposed(values, out, input), [input, out]);
-  }
-  const [, channels, height, width] = shape as [number, number, number, number];
-  // [out, in, area] -> [area, in, out]
-  const area = height * width;
-  const moved = new Float32Array(values.length);
-  for (let o = 0, from = 0; o < out; o++) {
-    for (let i = 0; i < channels; i++) {
-      for (let at = 0; at < area; at++, from++) moved[(at * channels + i) * out + o] = values[from]!;
-    }
-  }
-  return uploaded(moved, [height, width, channels, out]);
-}
-
-/** Side of the square that is transposed at a time: two of them lie in the first cache. */
-const BLOCK = 32;
-
-function transposed(values: Float32Array, rows: number, columns: number): Float32Array {
-  const result = new Float32Array(values.length);
-  for (let row0 = 0; row0 < rows; row0 += BLOCK) {
-    const row1 = Math.min(rows, row0 + BLOCK);
-    for (let column0 = 0; column0 < columns; column0 += BLOCK) {
-      const column1 = Math.min(columns, column0 + BLOCK);
-      for (let row = row0; row < row1; row++) {
-        for (let column = column0; column < column1; column++) {
-          result[column * rows + row] = values[row * columns + column]!;
-        }
-      }
-    }
-  }
-  return result;
-}
-
-/** A tensor that the backend has taken over: the native one would keep the array, and so both, until it is first used. */
-function uploaded(values: Float32Array, shape: readonly number[]): tf.Tensor {
-  const tensor = tf.keep(tf.tensor(values, [...shape]));
-  if (tf.getBackend() === "tensorflow" && values.length > 0) {
-    tf.dispose(tf.slice(tensor, shape.map(() => 0), shape.map(() => 1)));
-  }
-  return tensor;
-}
-
 async function loadSome(
   found: Found,
   names: readonly string[],
   after: (name: string, bytes: number) => void = () => {},
 ): Promise<Map<string, tf.Tensor>> {
   const weights = new Map<string, tf.Tensor>();
+  const staging = new Staging();
   try {
     for (const name of names) {
       const { file, stored, spec } = found.get(name)!;
       const tensor = await file.read(stored);
-      weights.set(name, heldTensor(tensor, spec));
+      weights.set(name, heldTensor(tensor, spec, staging));
       after(name, tensor.data.byteLength);
     }
     return weights;

@@ -30,7 +30,9 @@ for (const [backend, reason] of await availableBackends({ allowSoftware: true })
         assert.deepEqual(comparisons.filter(({ passed }) => !passed), []);
         assert.equal(comparisons.length, compared);
         // No selection is so near to a threshold that rounding could change it.
-        assert.deepEqual(skipped, ["ditfastattn_plan: its plan comes of runs of a model, checked in the group models"]);
+        assert.deepEqual(skipped, [
+          "ditfastattn_plan: its plan comes of runs of a model, checked in the group models",
+        ]);
       },
     });
   }

@@ -1,9 +1,10 @@
 /**
  * # compile: from a layer graph to fused kernels
  *
- * {@linkcode layerPrograms} turns a layer and its symbolic derivative into programs over values, {@linkcode schedule}
- * orders a program into as few sweeps over the pixels as its statistics allow, and {@linkcode wasmKernel} writes that
- * order as WebAssembly SIMD for one shape: in well under a millisecond, with no intermediate tensor in memory.
+ * {@linkcode layerPrograms} turns a layer and its symbolic derivative into programs over values, and
+ * {@linkcode secondGradientProgram} the derivative of that, for gradients of gradients. {@linkcode schedule} orders a
+ * program into as few sweeps over the pixels as its statistics allow, and {@linkcode wasmKernel} writes that order as
+ * WebAssembly SIMD for one shape: in well under a millisecond, with no intermediate tensor in memory.
  * {@linkcode wgslKernel} writes it as WebGPU compute shaders.
  *
  * @module

@@ -5,10 +5,9 @@
  * trainings of full-depth networks. Expect: most random layers do not learn at all.
  */
 import type { Experiment } from "../../lib/experiment/mod.ts";
+import { madeOfCandidates } from "./_made_of_candidates.ts";
 import { randomLayerClaims, randomLayerFigures, randomLayerTables } from "./_random_layers_results.ts";
 import { publishedLayerTrials, randomLayerTrials, runRandomLayerTrial } from "./_random_layers_trial.ts";
-import { candidates, fetchImages, prepare } from "./_search_candidate.ts";
-import { SETTINGS } from "./_search_settings.ts";
 
 const PUBLISHED = ["BN-ReLU", "GN-ReLU", "EvoNorm-B0", "EvoNorm-S0"] as const;
 
@@ -32,22 +31,11 @@ nothing.`.replaceAll(/([^\n])\n([^\n])/g, "$1 $2"),
     laptop: "2 cores: a quarter of an hour (wasm)",
     paper: "15,000 trainings of full-depth networks: a cluster (not measured)",
   },
-  scales: ["smoke", "laptop", "paper"],
-  options: {
-    data: {
-      description:
-        "images: cifar10-mini (shipped), cifar10 (downloaded), or a folder; default: the scale's own",
-      default: "",
-    },
-  },
-  parts: candidates,
+  ...madeOfCandidates,
   trials: (scale, options) => [
     ...randomLayerTrials(scale, options),
     ...publishedLayerTrials(scale, PUBLISHED, options),
   ],
-  fetch: (scale, options, onProgress) =>
-    fetchImages(options["data"] || SETTINGS[scale].task.data, onProgress),
-  prepare,
   run: runRandomLayerTrial,
   tables: randomLayerTables,
   figures: randomLayerFigures,

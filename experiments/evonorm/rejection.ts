@@ -6,9 +6,9 @@
  * as many layers for the same cost.
  */
 import type { Experiment } from "../../lib/experiment/mod.ts";
+import { madeOfCandidates } from "./_made_of_candidates.ts";
 import { randomLayerTrials, runRandomLayerTrial } from "./_random_layers_trial.ts";
 import { rejectionClaims, rejectionFigures, rejectionTables } from "./_rejection_results.ts";
-import { candidates, fetchImages, prepare } from "./_search_candidate.ts";
 import { SETTINGS } from "./_search_settings.ts";
 import { runSearchTrial, searchTrials } from "./_search_trial.ts";
 
@@ -35,22 +35,11 @@ a step of the stability test nine times. The saving is the ratio of the two sums
     laptop: "2 cores: an hour (wasm), a third of that after evonorm/search and evonorm/random-layers",
     paper: "12 searches of thousands of trainings of full-depth networks: a cluster (not measured)",
   },
-  scales: ["smoke", "laptop", "paper"],
-  options: {
-    data: {
-      description:
-        "images: cifar10-mini (shipped), cifar10 (downloaded), or a folder; default: the scale's own",
-      default: "",
-    },
-  },
-  parts: candidates,
+  ...madeOfCandidates,
   trials: (scale, options) => [
     ...randomLayerTrials(scale, options),
     ...searchTrials(scale, SETTINGS[scale].rejectionSearches, SETTINGS[scale].rejectionWork, options),
   ],
-  fetch: (scale, options, onProgress) =>
-    fetchImages(options["data"] || SETTINGS[scale].task.data, onProgress),
-  prepare,
   run: (trial, context) =>
     trial.params["layer"] === "random" ? runRandomLayerTrial(trial, context) : runSearchTrial(trial, context),
   tables: rejectionTables,

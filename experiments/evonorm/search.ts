@@ -6,7 +6,7 @@
  * and all searches end at a tanh or a ReLU.
  */
 import type { Experiment } from "../../lib/experiment/mod.ts";
-import { candidates, fetchImages, prepare } from "./_search_candidate.ts";
+import { madeOfCandidates } from "./_made_of_candidates.ts";
 import { searchClaims, searchFigures, searchTables } from "./_search_results.ts";
 import { SETTINGS } from "./_search_settings.ts";
 import { isSearch, layerFiles } from "./_search_views.ts";
@@ -49,15 +49,7 @@ of the task: layers that train fast in small networks, not necessarily those tha
     laptop: "2 cores: an hour (wasm)",
     paper: "15 searches of thousands of trainings of full-depth networks: a cluster (not measured)",
   },
-  scales: ["smoke", "laptop", "paper"],
-  options: {
-    data: {
-      description:
-        "images: cifar10-mini (shipped), cifar10 (downloaded), or a folder; default: the scale's own",
-      default: "",
-    },
-  },
-  parts: candidates,
+  ...madeOfCandidates,
   trials(scale, options) {
     const { searches, work } = SETTINGS[scale];
     const seeds = Math.max(...searches.map(({ seeds }) => seeds));
@@ -66,9 +58,6 @@ of the task: layers that train fast in small networks, not necessarily those tha
       ...publishedTrials(scale, BASELINES, seeds, options),
     ];
   },
-  fetch: (scale, options, onProgress) =>
-    fetchImages(options["data"] || SETTINGS[scale].task.data, onProgress),
-  prepare,
   run: runSearchTrial,
   tables: searchTables,
   figures: searchFigures,

@@ -19,7 +19,7 @@ import {
   verifyResults,
 } from "../../lib/experiment/mod.ts";
 import { toSVG } from "../../lib/figures/mod.ts";
-import { fromJSON, type GraphNode } from "../../lib/graph/mod.ts";
+import { formula, fromJSON, type GraphNode } from "../../lib/graph/mod.ts";
 import { temporaryFolder } from "../experiment/_helpers.ts";
 
 const task: Task = taskOf("smoke");
@@ -71,6 +71,16 @@ Deno.test("evonorm/search at smoke scale: searches real images, verifies bit for
     "found-layer-transfers 0",
   ]);
   assert.ok(claims.slice(0, -1).every(({ estimate }) => Number.isFinite(estimate)));
+
+  // Each search has a file of its layers, from which they can be built again.
+  const files = Object.entries(searches.files!(results));
+  assert.equal(files.length, 9);
+  for (const [name, text] of files) {
+    assert.match(name, /^layers\/(evolution|random)-[a-z0-9-]+\.json$/);
+    for (const { graph, formula: written } of JSON.parse(text).layers as LayerEntry[]) {
+      assert.equal(formula(fromJSON(JSON.stringify(graph))), written);
+    }
+  }
 
   // The layer that is measured on the test images is the best after it was trained again, not before.
   for (const { rows, provenance: { trial, notes } } of results.trials.filter(isSearch)) {

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import {
   candidates,
   type FoundLayer,
+  type LayerEntry,
   searchOptions,
   SETTINGS,
   taskOf,

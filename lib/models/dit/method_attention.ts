@@ -39,8 +39,14 @@ export interface MethodAttentionOptions {
  * Binds a method and the state of a run (`method.begin(...)`, or one read back) to a model: each pass is one denoising step.
  *
  * ```ts
- * const run = methodAttention(method, method.begin({ layers, batch: 2, heads, tokens, dim, steps: 20 }));
- * const noise = model.forward({ sample, timestep, text }, { attention: run.attention });
+ * import { band, publishedSchedule, rettention } from "@normlab/normlab/attention";
+ * import { methodAttention } from "@normlab/normlab/models";
+ *
+ * const schedule = publishedSchedule("pixart", { steps: 20 });
+ * const method = rettention({ mask: band(256, 4), schedule });
+ * const state = method.begin({ layers: 6, batch: 2, heads: 4, tokens: 256, dim: 32, steps: 20 });
+ * const run = methodAttention(method, state); // model.forward(inputs, { attention: run.attention })
+ * console.log(run.state.step); // 0
  * ```
  */
 export function methodAttention(

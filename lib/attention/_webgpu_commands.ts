@@ -1,13 +1,9 @@
 /** Own shaders among the commands of TensorFlow.js's webgpu backend. Room-private. */
-import * as tf from "@tensorflow/tfjs";
 import type { WebGPUBackend } from "@tensorflow/tfjs-backend-webgpu";
+import { type GpuDispatch, recordDispatches } from "../tensor/mod.ts";
 
-/** What the backend keeps to itself: the commands not yet submitted, and what they use. */
+/** What the backend keeps to itself. */
 interface Commands {
-  commandEncoder: GPUCommandEncoder | null;
-  computePassEncoder: GPUComputePassEncoder | null;
-  commandQueueOwnedIds: WeakSet<tf.DataId>;
-  dispatchCountInPass: number;
   uniformPendingDisposal: GPUBuffer[];
 }
 
@@ -41,34 +37,13 @@ export function uniforms(backend: WebGPUBackend, words: ArrayBuffer): GPUBuffer 
 }
 
 /** One run of a shader. */
-export interface Dispatch {
+export interface Dispatch extends Pick<GpuDispatch, "workgroups" | "bindings"> {
   readonly code: string;
   /** What it is, for error messages. */
   readonly label: string;
-  readonly workgroups: readonly [number, number, number];
-  /** Buffers, and tensors with theirs, in the order of the shader's bindings. */
-  readonly bindings: readonly (GPUBuffer | tf.TensorInfo)[];
 }
 
-/** Adds a dispatch to the backend's commands, the way it adds those of its own kernels. */
+/** Adds a dispatch to the backend's commands. */
 export function record(backend: WebGPUBackend, { code, label, workgroups, bindings }: Dispatch): void {
-  const { device } = backend;
-  const commands = backend as unknown as Commands;
-  const pipeline = pipelineOf(device, code, label);
-  const entries = bindings.map((bound, binding) => {
-    if (!("dataId" in bound)) return { binding, resource: { buffer: bound } };
-    backend.uploadToGPU(bound.dataId);
-    return { binding, resource: { buffer: backend.tensorMap.get(bound.dataId).resource as GPUBuffer } };
-  });
-  backend.ensureCommandEncoderReady();
-  const pass = commands.computePassEncoder ??= commands.commandEncoder!.beginComputePass();
-  pass.setPipeline(pipeline);
-  pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
-  pass.dispatchWorkgroups(...workgroups);
-  for (const bound of bindings) if ("dataId" in bound) commands.commandQueueOwnedIds.add(bound.dataId);
-  commands.dispatchCountInPass++;
-  if (commands.dispatchCountInPass >= tf.env().getNumber("WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE")) {
-    backend.endComputePassEncoder();
-    backend.submitQueue();
-  }
+  recordDispatches(backend, [{ pipeline: pipelineOf(backend.device, code, label), workgroups, bindings }]);
 }

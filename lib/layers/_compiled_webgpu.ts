@@ -8,16 +8,8 @@ import {
   type WgslKernel,
   wgslKernel,
 } from "../compile/mod.ts";
+import { recordDispatches } from "../tensor/mod.ts";
 import { type CompiledProgram, type KernelResults, Recent } from "./_compiled_programs.ts";
-
-/** What the backend keeps to itself: the commands not yet submitted, and the tensors that they use. */
-interface Commands {
-  readonly device: GPUDevice;
-  commandEncoder: GPUCommandEncoder | null;
-  computePassEncoder: GPUComputePassEncoder | null;
-  commandQueueOwnedIds: WeakSet<tf.DataId>;
-  dispatchCountInPass: number;
-}
 
 interface Loaded extends Pick<WgslKernel, "sizes"> {
   readonly dispatches: readonly (Omit<WgslDispatch, "code"> & {
@@ -78,8 +70,13 @@ export function runWebgpu(
   const own = (["rows", "partials"] as const).filter((name) => sizes[name] > 0)
     .map((name) => [name, make([sizes[name]])] as const);
   const tensors = new Map([...inputs, ...written, ...own, ["saved", saved]]);
-  for (const { dataId } of tensors.values()) backend.uploadToGPU(dataId);
-  record(backend, dispatches, tensors);
+  recordDispatches(
+    backend,
+    dispatches.map(({ bindings, ...dispatch }) => ({
+      ...dispatch,
+      bindings: bindings.map(({ name }) => tensors.get(name)!),
+    })),
+  );
   // Its memory is used again once the commands have been submitted.
   for (const [, { dataId }] of own) backend.disposeData(dataId);
   return {
@@ -87,33 +84,4 @@ export function runWebgpu(
     vectors: vectors.map(({ name }) => written.get(outputName(name))!),
     saved,
   };
-}
-
-/** Adds dispatches to the backend's commands, the way it adds those of its own kernels. */
-function record(
-  backend: WebGPUBackend,
-  dispatches: Loaded["dispatches"],
-  tensors: ReadonlyMap<string, tf.TensorInfo>,
-): void {
-  const commands = backend as unknown as Commands;
-  backend.ensureCommandEncoderReady();
-  const pass = commands.computePassEncoder ??= commands.commandEncoder!.beginComputePass();
-  for (const { pipeline, layout, workgroups, bindings } of dispatches) {
-    const entries = bindings.map(({ name }, binding) => {
-      const { dataId } = tensors.get(name)!;
-      return { binding, resource: { buffer: backend.tensorMap.get(dataId).resource as GPUBuffer } };
-    });
-    pass.setPipeline(pipeline);
-    pass.setBindGroup(
-      0,
-      commands.device.createBindGroup({ layout, entries }),
-    );
-    pass.dispatchWorkgroups(...workgroups);
-  }
-  for (const { dataId } of tensors.values()) commands.commandQueueOwnedIds.add(dataId);
-  commands.dispatchCountInPass += dispatches.length;
-  if (commands.dispatchCountInPass >= tf.env().getNumber("WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE")) {
-    backend.endComputePassEncoder();
-    backend.submitQueue();
-  }
 }

@@ -29,6 +29,7 @@ export * from "./safetensors.ts";
 export * from "./streams.ts";
 export { type VariableGradients, variableGradients } from "./variable_gradients.ts";
 export { type WasmHeap, wasmHeap, wasmScratch } from "./wasm_heap.ts";
+export { type GpuDispatch, recordDispatches } from "./webgpu_commands.ts";
 export { onednnFiles, onednnVersion } from "./onednn_files.ts";
 export type { OnednnFiles } from "./onednn_files.ts";
 export { cacheFolder, tensorflowFiles, tensorflowVersion } from "./tensorflow_files.ts";
